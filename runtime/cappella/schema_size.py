@@ -4,19 +4,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _NAMES = ("$id", "id", "$anchor", "$dynamicAnchor")
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """`levels` of nesting; `items` that its arrays may have; `properties` of its largest object; `patterns`; `parts` in all."""
+    """`levels` of nesting; `items` that its arrays may have; `properties` of its largest object; `patterns`; `parts` in all.
+
+    `is_recursive`: a part contains itself.
+    """
 
     levels: int = 0
     items: float = 0
     properties: int = 0
     patterns: int = 0
     parts: int = 0
+    is_recursive: bool = False
 
 
 class SchemaTooDeep(Exception):
@@ -31,11 +35,33 @@ def schema_size(schema: Any, max_levels: int) -> Size:
         raise SchemaTooDeep from error
 
 
+class References:
+    """The parts of a schema that its references name."""
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._named = {_last(name): part for part, name in _named_parts(root)}
+
+    def target(self, reference: str) -> Any:
+        """The part that a reference names; None if there is none."""
+        address, _, pointer = reference.partition("#")
+        part = self._root if not address else self._named.get(_last(address))
+        if pointer and not pointer.startswith("/"):
+            return self._named.get(pointer)
+        for name in pointer.split("/")[1:]:
+            key = name.replace("~1", "/").replace("~0", "~")
+            if isinstance(part, list) and key.isdecimal() and int(key) < len(part):
+                part = part[int(key)]
+            else:
+                part = part.get(key) if isinstance(part, Mapping) else None
+        return part
+
+
 class _Measure:
     def __init__(self, root: Any, max_levels: int) -> None:
-        self._root = root
+        self._references = References(root)
         self._max_levels = max_levels
-        self._named = {_last(name): part for part, name in _named_parts(root)}
+        self._open: set[str] = set()
         self._known: dict[str, Size] = {}
 
     def of(self, part: Any, level: int) -> Size:
@@ -49,34 +75,25 @@ class _Measure:
             max(own.properties, *(each.properties for each in below), 0),
             own.patterns + sum(each.patterns for each in below),
             1 + sum(each.parts for each in below),
+            any(each.is_recursive for each in below),
         )
 
     def _of_entry(self, key: str, value: Any, level: int) -> Size:
-        if key in _REFERENCES and isinstance(value, str):
+        if key in REFERENCES and isinstance(value, str):
             return self._of_reference(value, level)
         return self.of(value, level + 1) if isinstance(value, Mapping | list) else Size()
 
     def _of_reference(self, reference: str, level: int) -> Size:
+        if reference in self._open:
+            # Recursion costs a grammar nothing.
+            return Size(is_recursive=True)
         if reference not in self._known:
-            # An open reference is recursion, which costs a grammar nothing.
-            self._known[reference] = Size()
-            self._known[reference] = self.of(self._target(reference), level + 1)
+            self._open.add(reference)
+            self._known[reference] = self.of(self._references.target(reference), level + 1)
+            self._open.discard(reference)
         if level + self._known[reference].levels > self._max_levels:
             raise SchemaTooDeep
         return self._known[reference]
-
-    def _target(self, reference: str) -> Any:
-        address, _, pointer = reference.partition("#")
-        part = self._root if not address else self._named.get(_last(address))
-        if pointer and not pointer.startswith("/"):
-            return self._named.get(pointer)
-        for name in pointer.split("/")[1:]:
-            key = name.replace("~1", "/").replace("~0", "~")
-            if isinstance(part, list) and key.isdecimal() and int(key) < len(part):
-                part = part[int(key)]
-            else:
-                part = part.get(key) if isinstance(part, Mapping) else None
-        return part
 
 
 def _own_size(part: Mapping[str, Any]) -> Size:

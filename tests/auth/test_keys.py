@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from cappella.auth import gatekeeper
-from cappella.auth.keys import KeyStore, KeyUsage
+from cappella.auth.keys import KeyStore, KeyUsage, stray_names
 from cappella.config import Server
 from cappella.errors import ConfigError
 from support.command_line import cappella
@@ -68,7 +68,9 @@ def test_a_key_searches_the_documents_that_it_names(tmp_path: Path) -> None:
     found = KeyStore(tmp_path / "k").find(made)
     assert found is not None
     assert [found.may_search(name) for name in ("handbook", "law", "wages")] == [True, True, False]
-    assert {"handbook", "law"} <= set(cappella("keys", "list", str(tmp_path / "k")).stdout.split())
+    heading, row = cappella("keys", "list", str(tmp_path / "k")).stdout.splitlines()
+    at = heading.index("documents")
+    assert row[at:].startswith("handbook law")
 
 
 def test_a_key_is_shown_once_and_kept_as_a_salted_hash(store: KeyStore, tmp_path: Path) -> None:
@@ -392,3 +394,34 @@ async def test_what_a_key_used_outlives_a_kill(fake_engines: FakeEngines, store:
         process.kill()
         await process.wait()
     assert next(iter(store.usage().values())) == KeyUsage(1, 10, 2)
+
+
+def test_keys_that_name_what_the_config_lacks_are_told_and_left_as_they_are(store: KeyStore, tmp_path: Path) -> None:
+    path = tmp_path / "keys.sqlite"
+    store.create("ann", ["run"], ["cappella/default", "bob"], documents=["handbok"])
+    store.create("bob", ["run"], ["cappella/defualt"], documents=["handbook"])
+    store.create("all", ["admin"])
+    store.revoke(KeyStore(path).all()[1].id)
+    files = {each.name: each.stat().st_mtime_ns for each in tmp_path.iterdir()}
+    (told,) = stray_names(path, ["cappella/default", "bob"], ["handbook"])
+    assert "ann" in told
+    assert "documents handbok" in told
+    assert "models" not in told
+    assert {each.name: each.stat().st_mtime_ns for each in tmp_path.iterdir()} == files
+    assert stray_names(tmp_path / "none", [], []) == []
+
+
+def test_check_warns_of_keys_that_name_what_the_config_lacks(tmp_path: Path) -> None:
+    config = {
+        "models": {"ann": {"url": "http://127.0.0.1:1/v1", "max_model_len": 64}},
+        "ensembles": {"default": {"panel": ["ann", "ann"], "judge": "ann", "analysis": "off"}},
+        "server": {"keys": "k"},
+    }
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    assert cappella("check", tmp_path / "c.yaml").returncode == 0
+    assert not (tmp_path / "k").exists()
+    KeyStore(tmp_path / "k").create("eve", ["run"], ["ann"], documents=["handbok"])
+    done = cappella("check", tmp_path / "c.yaml")
+    assert done.returncode == 0
+    assert "warning: the key eve" in done.stdout
+    assert "documents handbok" in done.stdout

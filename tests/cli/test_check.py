@@ -263,6 +263,7 @@ def test_a_tool_server_with_a_problem_is_exit_code_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "broken: PROBLEM: it ended with exit code 4 (no settings found)" in done.stdout
     assert "  PROBLEM: tool 'long' is left out" in done.stdout
+    assert done.stderr == ""
 
 
 def test_without_tools_no_tool_server_is_started(tmp_path: Path) -> None:

@@ -68,3 +68,18 @@ async def test_an_agent_searches_once_the_first_scan_is_over_and_reads(config: P
         assert "Halls." in read.content[0].text
         wrong = await client.call_tool("read", {"path": "/etc/passwd"})
         assert wrong.is_error
+
+
+def test_mistakes_elsewhere_in_the_config_do_not_matter(config: Path) -> None:
+    text = CONFIG.replace("judge: ann", "judge: nobody").replace("1MiB", "much").replace("h.db", "h.db, embedder: emb")
+    emb = "models:\n  emb: {weights: ./emb, task: embed, max_model_len: 64}"
+    config.write_text(text.replace("models:", emb) + "server: {prot: 1}\ntools: {wiki: {}}\n")
+    made = cappella("documents", "index", str(config))
+    assert made.returncode == 0, made.stderr
+    assert cappella("documents", "search", str(config), "Gonil").returncode == 0
+    config.write_text(config.read_text().replace("task: embed", "task: sing"))
+    wrong = cappella("documents", "index", str(config))
+    assert (wrong.returncode, f"{config}:2: models.emb" in wrong.stderr) == (2, True)
+    config.write_text(text)
+    missing = cappella("documents", "index", str(config))
+    assert (missing.returncode, "documents.handbook.embedder" in missing.stderr) == (2, True)

@@ -53,3 +53,14 @@ def test_a_mistake_is_told_with_its_place(file: Path, old: str, new: str, place:
     assert place in str(caught.value)
     assert says in str(caught.value)
     assert caught.value.place.startswith(f"{file}:")
+
+
+def test_a_list_whose_only_item_is_wrong_is_not_told_to_be_empty_as_well(file: Path) -> None:
+    file.write_text(GOOD.replace("languages: [en, de]", "languages: [english]"))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert "'english' is not a language" in str(caught.value)
+    assert "at least" not in str(caught.value)
+    file.write_text(GOOD.replace("languages: [en, de]", "languages: []"))
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        load(file)

@@ -2,10 +2,12 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cappella.tools.mcp import listing, replies, session, stdio
+from support.scripted_engine import Json
 from support.tool_server import running, until
 
 
@@ -16,6 +18,41 @@ def test_a_schema_whose_references_double_is_left_out_and_told() -> None:
     tools, notes = listing.read("s", [{"name": "a", "inputSchema": doubling}, {"name": "b", "inputSchema": tree}])
     assert list(tools) == ["b"]
     assert "references" in notes[0]
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        {"allOf": [{"$ref": "#"}, {"$ref": "#"}]},
+        {"anyOf": [{"$ref": "#/$defs/again"}, {"not": {"$ref": "#"}}]},
+        {"$ref": "#", "if": {"properties": {"a": {"$ref": "#"}}}},
+    ],
+)
+def test_arguments_for_which_a_recursive_schema_doubles_are_refused_unchecked(twice: Json) -> None:
+    again = {"again": {"type": "object", "properties": {"a": twice}}}
+    schema = {"type": "object", "properties": {"a": twice}, "$defs": again}
+    tools, notes = listing.read("s", [{"name": "doubling", "inputSchema": schema}])
+    assert (list(tools), notes) == (["doubling"], [])
+    assert tools["doubling"].mistakes(nested(3)) is None
+    assert "too deep" in str(tools["doubling"].mistakes(nested(16)))
+
+
+def test_deep_arguments_of_a_recursive_schema_that_does_not_double_are_checked() -> None:
+    one_of = [
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/tree"}, "b": {"$ref": "#/$defs/tree"}}},
+        {"type": "null"},
+    ]
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/tree"}}, "$defs": {"tree": {"anyOf": one_of}}}
+    tools, _ = listing.read("s", [{"name": "tree", "inputSchema": schema}])
+    assert tools["tree"].mistakes(nested(90)) is None
+    assert "too deep" not in str(tools["tree"].mistakes({"a": 3}))
 
 
 def test_uris_titles_and_the_number_of_passages_count_for_the_limit_of_a_result() -> None:

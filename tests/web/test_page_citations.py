@@ -86,3 +86,28 @@ async def test_a_kept_conversation_keeps_its_sources(record: PageVisit) -> None:
     await record.page.locator(".kept").get_by_text("How much?").first.click()
     await expect(record.page.locator(".answer .cite")).to_have_text(["[S1]", "[S2]"])
     await expect(record.page.locator(".found > ul b")).to_have_text(["S1", "S2"])
+
+
+@pytest.mark.usefixtures("found")
+@pytest.mark.parametrize("blind", [False, True])
+async def test_citations_of_compared_answers_and_their_members_show_their_passages(
+    record: PageVisit, blind: bool
+) -> None:
+    page = await record.open("/#compare")
+    await page.get_by_role("textbox", name="Question", exact=True).fill("How much?")
+    if blind:
+        await page.get_by_label("Blind").check()
+    await page.get_by_role("button", name="Compare").click()
+    vote = page.get_by_role("region", name="Your vote", exact=True)
+    await expect(vote).to_contain_text("Which answer is better?")
+    if blind:
+        await expect(page.locator(".side :is(.cite, .found > h3)")).to_have_count(0)
+        await vote.get_by_role("button").first.click()
+    side = page.get_by_role("region", name="First way", exact=True)
+    await expect(side.locator(".answer .cite")).to_have_text(["[S1]", "[S2]"])
+    await expect(side.get_by_role("region", name="Sources of the answer, First way")).to_contain_text("S1")
+    await side.get_by_text("The members' answers").click()
+    await side.locator(".member-text .cite").first.click()
+    card = page.get_by_role("dialog", name="S1: Rates 2024, travel/rates.md, page 2")
+    await expect(card.get_by_text(RATES.text)).to_be_visible()
+    assert await record.accessibility_violations() == []

@@ -5,12 +5,12 @@ import hmac
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from cappella.errors import ConfigError, KeysUnavailable, cause
 
@@ -179,12 +179,32 @@ class KeyStore:
             raise KeysUnavailable(f"{self._path}: {error}") from error
 
 
+def stray_names(path: Path, models: Collection[str], documents: Collection[str]) -> list[str]:
+    """What valid keys name that is not among these, a sentence for each key. The file is only read; one that cannot be has none."""
+    try:
+        # Not even the files beside it are made, which another user could not write to.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+            db.row_factory = sqlite3.Row
+            rows = [dict(row) for row in db.execute("SELECT * FROM keys WHERE revoked_at IS NULL ORDER BY created_at")]
+    except sqlite3.Error:
+        return []
+    keys = [_key({"documents": None, **row}) for row in rows]
+    return [told for key in keys if (told := _strays(key, models, documents))]
+
+
+def _strays(key: Key, models: Collection[str], documents: Collection[str]) -> str | None:
+    named = (("models", key.models or (), models), ("documents", key.documents or (), documents))
+    lacking = {what: [name for name in names if name not in known] for what, names, known in named}
+    told = " and ".join(f"{what} {', '.join(names)}" for what, names in lacking.items() if names)
+    return f"the key {key.name} ({key.id}) names {told}, which the config does not have" if told else None
+
+
 def _hash(salt: bytes, secret: str) -> bytes:
     # The secret has 256 random bits, so a slow hash would add nothing.
     return hashlib.sha256(salt + secret.encode()).digest()
 
 
-def _key(row: sqlite3.Row) -> Key:
+def _key(row: sqlite3.Row | Mapping[str, Any]) -> Key:
     models, documents = (
         None if row[name] is None else tuple(json.loads(row[name])) for name in ("models", "documents")
     )

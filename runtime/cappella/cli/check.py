@@ -29,6 +29,7 @@ def check(
     from cappella.config import load, yaml_source
     from cappella.engines import backends
     from cappella.errors import DoesNotFit, raise_all
+    from cappella.gateway.model_list import stray_keys
     from cappella.placement import checks, machine, reading_room
 
     with one_line_errors():
@@ -48,6 +49,8 @@ def check(
         contexts = {name: model.max_model_len for name, model in loaded.models.items() if model.max_model_len}
         for name, warning in reading_room.warnings(loaded, contexts):
             print(f"cappella/{name}: {warning}")
+        for warning in stray_keys(loaded):
+            print(warning)
         if tools and not asyncio.run(tool_report.show(loaded)):
             raise typer.Exit(1)
 

@@ -100,9 +100,9 @@ async def _search(name: str, documents: "Documents", query: str, limit: int) -> 
 
 def _named(config: Path, name: str | None) -> Mapping[str, "Documents"]:
     """Those of this name, or all. Raises ConfigError."""
-    from cappella.config.load import load
+    from cappella.config.document_folders import load
 
-    found = load(config).documents
+    found = load(config)
     if not found:
         raise ConfigError(str(config), "it has no documents", "Add documents: {NAME: {folder: FOLDER}}")
     if name is not None and name not in found:

@@ -1,5 +1,6 @@
 """`cappella keys`: create, list and revoke keys in the file that a config names."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from cappella.errors import ConfigError
 app = App(
     help="Create, list and revoke API keys in the file that server.keys names.",
 )
+
+MAX_PIPED_CHARACTERS = 10_000
 
 KeysPath = Annotated[Path, typer.Argument(help="The file that server.keys of the config names.")]
 
@@ -75,17 +78,30 @@ def list_keys(keys: KeysPath) -> None:
         store = _existing(keys)
         used, known = store.usage(), store.all()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("id", "name", "scopes", "models", "per minute", "requests", "tokens", "created", "revoked"):
-        table.add_column(heading)
+    for heading in (
+        "id",
+        "name",
+        "scopes",
+        "models",
+        "documents",
+        "per minute",
+        "requests",
+        "tokens",
+        "created",
+        "revoked",
+    ):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("id", "created", "revoked"))
     for key in known:
         limits = f"{key.requests_per_minute or '-'} requests, {key.tokens_per_minute or '-'} tokens"
         count = used.get(key.id)
         counts = (str(count.requests), str(count.prompt_tokens + count.completion_tokens)) if count else ("0", "0")
         models = "all" if key.models is None else " ".join(key.models)
-        searched = "" if key.documents is None else f"\ndocuments {' '.join(key.documents)}"
-        row = (key.id, key.name, " ".join(key.scopes), models + searched, limits, *counts)
+        documents = "all" if key.documents is None else " ".join(key.documents)
+        row = (key.id, key.name, " ".join(key.scopes), models, documents, limits, *counts)
         table.add_row(*row, key.created_at[:10], (key.revoked_at or "")[:10])
-    Console(highlight=False).print(table)
+    # What reads a pipe wants whole rows.
+    width = None if sys.stdout.isatty() else MAX_PIPED_CHARACTERS
+    Console(highlight=False, width=width).print(table)
 
 
 @app.command()

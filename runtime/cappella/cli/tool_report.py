@@ -1,7 +1,9 @@
 """`cappella check --tools`: starts the tool servers of a config, and shows what each offers, what confines it, and its problems."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cappella.cli.client.text import clipped, safe
@@ -15,13 +17,26 @@ MAX_DESCRIPTION_CHARACTERS = 100
 async def show(config: Config) -> bool:
     """Print a report; returns whether every tool server serves, and nothing of it is left out."""
     require_installed(config)
-    with tempfile.TemporaryDirectory(prefix="cappella-check-") as folder:
+    with _unlogged(), tempfile.TemporaryDirectory(prefix="cappella-check-") as folder:
         # Without engines documents are found by their words alone.
         async with ToolServers(config, Path(folder), {}).running() as servers:
             await servers.settled(MAX_START_S)
             for server in servers.values():
                 print("\n".join(_lines(server)))
             return not any(server.problem or server.details.notes for server in servers.values())
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """What a gateway would log of its tool servers is in the report."""
+    logger, nowhere = logging.getLogger("cappella"), logging.NullHandler()
+    logger.addHandler(nowhere)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(nowhere)
 
 
 def _lines(server: CountedServer) -> Iterator[str]:

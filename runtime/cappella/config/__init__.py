@@ -9,7 +9,7 @@ from cappella.config.builtin_tools import BuiltinTool
 from cappella.config.documents import Documents
 from cappella.config.ensembles import Ensemble, Judge, Member, Preset, seats
 from cappella.config.fields import Name
-from cappella.config.models import AnyModel, Model, RemoteModel
+from cappella.config.models import AnyModel, Model, RemoteModel, with_adapters
 from cappella.config.server import Audit, Batch, Placement, Runs, Server, Tls, Tracing
 from cappella.config.tools import AnyTool, CommandTool, UrlTool
 from cappella.types import Frozen
@@ -91,8 +91,7 @@ class Config(Frozen):
     @property
     def models_by_name(self) -> Mapping[str, Model | RemoteModel]:
         """The model behind each callable name: its own name, and those of its adapters."""
-        adapters = {adapter: model for model in self.models.values() for adapter in model.adapters}
-        return {**self.models, **adapters}
+        return with_adapters(self.models)
 
     @property
     def judges(self) -> frozenset[str]:

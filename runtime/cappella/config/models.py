@@ -254,3 +254,8 @@ def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler, info: Validatio
 
 
 AnyModel = Annotated[Model | RemoteModel, WrapValidator(_of_its_kind)]
+
+
+def with_adapters(models: Mapping[str, AnyModel]) -> Mapping[str, AnyModel]:
+    """The model behind each callable name: its own name, and those of its adapters."""
+    return {**models, **{adapter: model for model in models.values() for adapter in model.adapters}}

@@ -120,6 +120,9 @@ def config_error(path: Path, root: yaml.Node | None, schema: type[BaseModel], er
     details = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     meant: set[Path_] = set()
     for each in details:
+        # pydantic counts the good items alone.
+        if each["type"] == "too_short" and any(_is_below(other["loc"], each["loc"]) for other in details):
+            continue
         # pydantic marks the place of a wrong key, as against its value, with "[key]".
         where: Path_ = each["loc"][:-1] if each["loc"][-1:] == ("[key]",) else each["loc"]
         if each["type"] == "missing":
@@ -139,6 +142,10 @@ def config_error(path: Path, root: yaml.Node | None, schema: type[BaseModel], er
             found.setdefault(at, ConfigError(place(path, root, at), message(each), hint))
     ordered = [found[where] for where in sorted(found, key=lambda where: _line(root, where))]
     return ordered[0] if len(ordered) == 1 else Mistakes(ordered)
+
+
+def _is_below(where: Path_, above: Path_) -> bool:
+    return len(where) > len(above) and where[: len(above)] == above
 
 
 def located(path: Path, root: yaml.Node | None, errors: Sequence[ConfigError]) -> list[ConfigError]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cappella.auth import keys
 from cappella.auth.keys import Key
 from cappella.config import AnyModel, Config, Ensemble
 from cappella.ensemble import capacity
@@ -35,6 +36,14 @@ def callable_names(config: Config, key: Key | None) -> list[str]:
     """The ensembles as `cappella/<name>`, the models by their own names, and the aliases of both, that the key may call."""
     names = [*(PREFIX + name for name in config.ensembles), *config.models_by_name, *config.server.aliases]
     return [name for name in names if key is None or key.may_call(config.meant_by(name))]
+
+
+def stray_keys(config: Config) -> list[str]:
+    """The keys that name models, ensembles or documents which the config does not have, as warnings."""
+    if config.server.keys is None:
+        return []
+    models = [*(PREFIX + name for name in config.ensembles), *config.models_by_name]
+    return [f"warning: {each}" for each in keys.stray_names(config.server.keys, models, config.documents)]
 
 
 def named_model(config: Config, body: Mapping[str, Any]) -> str:

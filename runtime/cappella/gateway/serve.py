@@ -28,6 +28,7 @@ from cappella.gateway.console import (
     stage_display,
 )
 from cappella.gateway.http_server import bind, http_server
+from cappella.gateway.model_list import stray_keys
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
 from cappella.telemetry import logs, tracing
@@ -75,6 +76,8 @@ def _run_engines(
     shown = picture(supervisor.plan, config)
     reporter.report("plan", "Placement plan.", shown, **as_dict(supervisor.plan, config))
     guard.install([str(address) for address in server.may_reach], reporter.report_blocked)
+    for warning in stray_keys(config):
+        reporter.report("key", warning)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         app = create_app(config, supervisor, read, tool_servers)
         url = f"{'https' if server.tls else 'http'}://{server.host}:{port}"

@@ -11,6 +11,8 @@ from cappella.config import Documents
 from cappella.engines.base import Engine
 from cappella.tools.documents.index import Index
 from cappella.tools.documents.ranking import fused
+from cappella.tools.documents.reading import ReadingLimits
+from cappella.tools.documents.scan import Scanner
 from cappella.tools.documents.server import DocumentServer, index_path, open_documents
 from support.fake_engines import eventually
 from support.scripted_pooling import ScriptedPooling
@@ -245,3 +247,15 @@ async def test_a_reranker_puts_the_best_first_and_its_failure_is_told(folder: Pa
 def test_what_two_rankings_agree_on_comes_first() -> None:
     assert fused([1, 2, 3], [4, 2, 5]) == [2, 1, 4, 3, 5]
     assert fused([], [7]) == [7]
+
+
+async def test_a_file_of_which_a_part_is_read_is_not_said_to_end_there(folder: Path) -> None:
+    Scanner(folder, folder.parent / "index", ("en",), ReadingLimits(chars=2000)).scan()
+    async with serving(folder) as server:
+        last = await server.call("read", {"path": "long.txt"})
+        beyond = await server.call("read", {"path": "long.txt", "place": "line 399"})
+        whole = await server.call("read", {"path": "cat.txt"})
+    assert "has more text" in last.text
+    assert beyond.is_error
+    assert "what follows cannot" in beyond.text
+    assert "ends here" in whole.text

@@ -307,9 +307,10 @@ class Index:
         number: int = self._db.execute("PRAGMA data_version").fetchone()[0]
         return number
 
-    def problem_of(self, path: str) -> str | None:
-        row = self._db.execute("SELECT problem FROM files WHERE path = ?", (path,)).fetchone()
-        return row[0] if row else None
+    def state_of(self, path: str) -> tuple[str | None, bool]:
+        """Why a file has no passages, and whether it has more text than is in them."""
+        row = self._db.execute("SELECT problem, is_cut FROM files WHERE path = ?", (path,)).fetchone()
+        return (row[0], bool(row[1])) if row else (None, False)
 
 
 def _words_of(title: str, heading: str, text: str) -> tuple[str, str]:

@@ -62,9 +62,9 @@ class Searcher:
         hits.passages = (await self._reranked(question, found, hits.notes))[:limit]
         return hits
 
-    async def passages_of(self, path: str) -> tuple[list[StoredPassage], str | None]:
-        """All passages of a file in order, and why it has none. Raises what `search` raises."""
-        return await self._on_thread(lambda: (self._opened.passages_of(path), self._opened.problem_of(path)))
+    async def passages_of(self, path: str) -> tuple[list[StoredPassage], str | None, bool]:
+        """All passages of a file in order, why it has none, and whether it has more text. Raises what `search` raises."""
+        return await self._on_thread(lambda: (self._opened.passages_of(path), *self._opened.state_of(path)))
 
     async def counts(self) -> tuple[int, int]:
         """The files and the passages. Raises what `search` raises."""

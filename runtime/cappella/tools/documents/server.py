@@ -137,11 +137,11 @@ class DocumentServer:
         path, place = arguments.of_read(given)
         # Models read paths below the documents' name.
         path = path.removeprefix(f"{self._name}/")
-        passages, problem = await self._searcher.passages_of(path)
+        passages, problem, is_cut = await self._searcher.passages_of(path)
         if not passages:
             reason = f": {problem}" if problem else ": take a path from the results of search"
             return ToolResult(f"There is no text of {path!r} here{reason}.", is_error=True)
-        part, more = excerpt(passages, place)
+        part, more = excerpt(passages, place, is_cut)
         return ToolResult(more, not part, self._told(part))
 
     def _told(self, passages: Sequence[StoredPassage]) -> list[Passage]:

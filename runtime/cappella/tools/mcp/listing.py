@@ -8,8 +8,9 @@ from typing import Any
 
 import jsonschema_rs
 
-from cappella.schema_size import SchemaTooDeep, schema_size
+from cappella.schema_size import SchemaTooDeep, Size, schema_size
 from cappella.tools.base import Tool
+from cappella.tools.mcp.recursion import is_applied_more_often
 from cappella.types import Json
 
 MAX_TOOLS = 128
@@ -18,6 +19,8 @@ MAX_SCHEMA_BYTES = 64 << 10
 MAX_SCHEMA_LEVELS = 200
 MAX_SCHEMA_PARTS = 5000
 """With references followed: arguments are checked on the event loop."""
+MAX_APPLIED = 5000
+"""How often a schema that contains itself may be applied to the parts of arguments."""
 MAX_NOTES = 20
 MAX_MISTAKES = 3
 MAX_MISTAKE_CHARACTERS = 300
@@ -27,14 +30,17 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class ListedTool:
-    """A tool, its name at the server, and what checks its arguments."""
+    """A tool, its name at the server, and what checks its arguments. `is_recursive`: their schema contains itself."""
 
     tool: Tool
     own_name: str
     validator: Any
+    is_recursive: bool = False
 
     def mistakes(self, arguments: Json) -> str | None:
         """What is wrong with these arguments, for the model; None if they fit the schema."""
+        if self.is_recursive and is_applied_more_often(self.tool.parameters, arguments, MAX_APPLIED):
+            return "they are too deep or too large for a schema that contains itself"
         found = []
         for error in self.validator.iter_errors(arguments):
             where = "".join(f"[{json.dumps(part)}]" for part in error.instance_path)
@@ -84,8 +90,8 @@ def _read_one(server: str, item: Any) -> ListedTool:
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise ValueError("the schema of its arguments is not of an object")
     _require_size("the schema of its arguments", len(json.dumps(schema)), MAX_SCHEMA_BYTES)
-    _require_modest(schema)
-    return ListedTool(Tool(server, name, description, schema), own_name, _validator(schema))
+    is_recursive = _modest(schema).is_recursive
+    return ListedTool(Tool(server, name, description, schema), own_name, _validator(schema), is_recursive)
 
 
 def _require_size(what: str, size_bytes: int, max_bytes: int) -> None:
@@ -93,13 +99,15 @@ def _require_size(what: str, size_bytes: int, max_bytes: int) -> None:
         raise ValueError(f"{what} has {size_bytes} bytes, and at most {max_bytes} may be")
 
 
-def _require_modest(schema: Json) -> None:
+def _modest(schema: Json) -> Size:
+    """The size of a schema. Raises ValueError if it is too large."""
     try:
-        parts = schema_size(schema, MAX_SCHEMA_LEVELS).parts
+        size = schema_size(schema, MAX_SCHEMA_LEVELS)
     except SchemaTooDeep as error:
         raise ValueError(f"the schema of its arguments has more than {MAX_SCHEMA_LEVELS} levels") from error
-    if parts > MAX_SCHEMA_PARTS:
+    if size.parts > MAX_SCHEMA_PARTS:
         raise ValueError(f"the schema of its arguments has more than {MAX_SCHEMA_PARTS} parts with references followed")
+    return size
 
 
 def _validator(schema: Json) -> Any:

@@ -4,6 +4,7 @@ import { announce, fill, h, setText } from "./dom.js";
 import { errorNote } from "./error_note.js";
 import { figuresTable } from "./figures_table.js";
 import { formatSeconds } from "./format.js";
+import { foundSources } from "./found_sources.js";
 import { showMarkdown } from "./markdown_view.js";
 import { memberColumns } from "./members.js";
 import { describeChoice, modelRequestBody, requestBody } from "./request.js";
@@ -24,6 +25,7 @@ export function comparedSide(name, found, isBlind) {
   const answer = h("div", { className: "prose answer" });
   const notice = h("div", { className: "notice" });
   const figures = figuresTable();
+  const sources = foundSources(`Sources of the answer, ${name}`);
   const members = memberColumns();
   const answers = h(
     "details",
@@ -36,7 +38,7 @@ export function comparedSide(name, found, isBlind) {
     { className: "side", "aria-label": name },
     h("h2", {}, name),
     h("details", { className: "settings" }, h("summary", {}, summary), controls.element),
-    h("div", { className: "result" }, status, origin, notice, figures.element, answer, answers),
+    h("div", { className: "result" }, status, origin, notice, figures.element, answer, sources.element, answers),
   );
   setText(status, NOT_ASKED);
   let ended = null;
@@ -56,7 +58,7 @@ export function comparedSide(name, found, isBlind) {
       fill(notice);
       figures.clear();
       showMarkdown(answer, "");
-      answers.hidden = origin.hidden = true;
+      answers.hidden = origin.hidden = sources.element.hidden = true;
       ended = null;
     },
     wait: () => setText(status, isBlind() ? "Waits" : WAITING),
@@ -88,6 +90,9 @@ export function comparedSide(name, found, isBlind) {
       if (outcome) fill(notice, h("div", { className: "note warn" }, outcome));
       figures.show(ended);
       showMembers(ended, ended.endedMs);
+      // Not while it is blind: who found a passage tells which way has answered.
+      sources.show(ended, answer);
+      sources.link(ended, [...members.columns.values()].map((column) => column.text));
     },
   };
 

@@ -3,9 +3,9 @@
 import { foundByText, linkCitations, passageCard, passageView, placeOf } from "./citations.js";
 import { fill, h } from "./dom.js";
 
-/** The element of a turn's sources; `show(run, answer)` fills it and links the answer, `link(run, texts)` other texts. */
-export function foundSources() {
-  const element = h("section", { className: "found", hidden: true, "aria-label": "Sources of the answer" });
+/** The element of an answer's sources; `show(run, answer)` fills it and links the answer, `link(run, texts)` other texts. */
+export function foundSources(label = "Sources of the answer") {
+  const element = h("section", { className: "found", hidden: true, "aria-label": label });
   const card = passageCard();
   return {
     element,
