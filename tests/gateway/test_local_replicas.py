@@ -120,6 +120,24 @@ async def test_a_reload_keeps_replicas_and_changes_their_number(
         assert await eventually(lambda: not Path(f"/proc/{before['ann-2']}").exists(), 30)
 
 
+async def test_a_reload_starts_a_failed_replica_anew_and_leaves_the_other_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch, models=two_anns()) as found:
+        assert await all_ready(found)
+        first, second = (found.engine_processes[name] for name in ("ann-1", "ann-2"))
+        crash = tmp_path / "modules" / "crash"
+        crash.touch()
+        assert first
+        os.killpg(first, signal.SIGKILL)
+        assert await eventually(lambda: states(found) == ["failed", "ready"], 30)
+        assert (await found.ask("ann"))[0] == 200
+        crash.unlink()
+        assert (await found.reload())["kept"] == ["ann", "bob"]
+        assert await all_ready(found)
+        assert found.engine_processes["ann-2"] == second
+
+
 async def test_sleeping_replicas_wake_one_by_one_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with stack(tmp_path, monkeypatch, models=two_anns(sleep_after_s=3600)) as found:
         assert await all_ready(found)
