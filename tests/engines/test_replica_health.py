@@ -9,7 +9,7 @@ import pytest
 
 from cappella.background import background
 from cappella.config import RemoteModel
-from cappella.engines import backends
+from cappella.engines import backends, http_engine
 from cappella.engines.remote import Attachment
 from cappella.engines.replicas.replica import Replica
 from cappella.engines.replicas.replicas import Replicas
@@ -67,6 +67,17 @@ async def test_a_call_of_a_server_that_hangs_is_repeated_on_another(house: House
     assert [await ask(house) for _ in range(3)] == ["Hello from afar "] * 3
     assert house.chats() == [before[0], before[1] + 3]
     house.servers[0].hangs = False
+    assert await eventually(lambda: house.statuses[0].state == "ready")
+
+
+async def test_a_call_of_a_server_that_answers_nothing_at_all_is_repeated_on_another(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_engine, "HEALTH_TIMEOUT_S", 0.1)
+    house.servers[0].freezes = True
+    assert [await ask(house) for _ in range(2)] == ["Hello from afar "] * 2
+    assert await eventually(lambda: house.statuses[0].state == "unhealthy")
+    house.servers[0].freezes = False
     assert await eventually(lambda: house.statuses[0].state == "ready")
 
 

@@ -14,6 +14,7 @@ from cappella.config import load
 from cappella.errors import ConfigError, ReloadFailed
 from support.fake_engines import eventually
 from support.scripted_stack import Json, Stack, model, stack
+from support.weights_folder import write_safetensors
 
 
 def two_anns(**more: Any) -> dict[str, Json]:
@@ -117,6 +118,53 @@ async def test_a_reload_keeps_replicas_and_changes_their_number(
         assert list(found.supervisor.plan.placed) == ["ann", "bob"]
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
         assert await eventually(lambda: not Path(f"/proc/{before['ann-2']}").exists(), 30)
+
+
+async def test_a_reload_starts_a_failed_replica_anew_and_leaves_the_other_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch, models=two_anns()) as found:
+        assert await all_ready(found)
+        first, second = (found.engine_processes[name] for name in ("ann-1", "ann-2"))
+        crash = tmp_path / "modules" / "crash"
+        crash.touch()
+        assert first
+        os.killpg(first, signal.SIGKILL)
+        assert await eventually(lambda: states(found) == ["failed", "ready"], 30)
+        assert (await found.ask("ann"))[0] == 200
+        crash.unlink()
+        assert (await found.reload())["kept"] == ["ann", "bob"]
+        assert await all_ready(found)
+        assert found.engine_processes["ann-2"] == second
+
+
+async def test_sleeping_replicas_wake_one_by_one_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stack(tmp_path, monkeypatch, models=two_anns(sleep_after_s=3600)) as found:
+        assert await all_ready(found)
+        for name in ("ann-1", "ann-2"):
+            await found.supervisor.lifecycles[name].sleep("idle")
+        assert found.supervisor.statuses["ann"].state == "asleep"
+        assert (await found.ask("ann"))[0] == 200
+        assert sorted(states(found)) == ["asleep", "ready"]
+        assert (await found.ask("ann"))[0] == 200
+        assert sorted(states(found)) == ["asleep", "ready"]
+
+
+async def test_an_adapter_has_the_replicas_of_its_model_and_their_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "law").mkdir()
+    (tmp_path / "law" / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    write_safetensors(tmp_path / "law" / "adapter_model.safetensors", {"x.lora_A.weight": ("BF16", (8, 64))})
+    async with stack(tmp_path, monkeypatch, models=two_anns(adapters={"law": "law"})) as found:
+        assert await all_ready(found)
+        ann, law = found.supervisor.deployment.replicas_of("ann"), found.supervisor.deployment.replicas_of("law")
+        assert [each.name for each in law] == ["ann-1", "ann-2"]
+        assert all(one.calls is other.calls for one, other in zip(ann, law, strict=True))
+        assert (await found.ask("law"))[0] == 200
+        async with aiohttp.ClientSession() as http, http.get(f"{found.url}/metrics") as reply:
+            page = await reply.text()
+        assert page.count("cappella_replica_up{") == 2
 
 
 @pytest.mark.parametrize(

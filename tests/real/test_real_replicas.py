@@ -57,7 +57,10 @@ def _is_up(url: str) -> bool:
 
 
 def ask(gateway: Deployment, model: str) -> tuple[int, Any]:
-    body = {"model": model, "messages": [{"role": "user", "content": "Please tell me the room of Gonil."}]}
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Please tell me the room of Gonil."}],
+    }
     body |= {"temperature": 1, "max_completion_tokens": 200}
     request = urllib.request.Request(
         f"{gateway.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}

@@ -25,6 +25,7 @@ class PlainServer:
     key: str | None = None
     status: int = 200  # of every reply; or the reason why there is none
     hangs: bool = False
+    freezes: bool = False  # it answers nothing at all
     breaks: bool = False  # each chat after its first event
     holds: bool = False  # each chat after its first event, until `released` is set
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -60,6 +61,8 @@ class PlainServer:
         self.paths.append(request.path)
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
             return _refusal(401, f"wrong key {request.headers.get('Authorization')}")
+        if self.freezes:
+            await asyncio.sleep(3600)
         if self.status != 200:
             return _refusal(self.status, "not now")
         if request.path == "/v1/models":

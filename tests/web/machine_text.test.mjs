@@ -10,6 +10,7 @@ import {
   formatNumber,
   formatPercent,
   reasonText,
+  replicasText,
   restartsText,
   formatBytes,
   stageText,
@@ -25,6 +26,15 @@ test("an unknown figure is a dash, and zero is a number", () => {
   assert.deepEqual([formatBytes(null), formatPercent(undefined), formatNumber(null)], ["–", "–", "–"]);
   assert.deepEqual([formatBytes(0), formatPercent(0), formatNumber(0), formatNumber(12.34)], ["0 MiB", "0%", "0", "12.3"]);
   assert.equal(formatBytes(1.5 * GIB), "1.5 GiB");
+});
+
+test("each server of a model with replicas has its state and its calls", () => {
+  const replicas = [
+    { name: "big-1", state: "ready", in_flight: 3, max_num_seqs: 64 },
+    { name: "big-2", state: "unhealthy", in_flight: 0, max_num_seqs: 64 },
+  ];
+  assert.equal(replicasText({ replicas }), "big-1 ready, 3 of 64 · big-2 unhealthy, 0 of 64");
+  assert.deepEqual([replicasText({ replicas: [] }), replicasText({})], ["", ""]);
 });
 
 test("a start says how long it still takes, and a failed engine says why", () => {

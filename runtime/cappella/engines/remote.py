@@ -118,6 +118,8 @@ class Attachment:
                 problem = await self._problem()
                 status.state, status.stage = ("unhealthy", problem) if problem else ("ready", "ready")
                 status.reason, status.progress = problem, 0.0 if problem else 1.0
+                if problem and self._has_others and self._is_silent():
+                    await self._engine.close()
                 await asyncio.sleep(self._check_interval_s)
         finally:
             status.state = status.stage = "stopped"
@@ -136,8 +138,6 @@ class Attachment:
         except EngineError as error:
             return str(error)
         except TimeoutError:
-            if self._has_others and self._is_silent():
-                await self._engine.close()
             return f"no token for {self._model.hung_after_s:g} s"
         return None
 

@@ -84,12 +84,15 @@ class Supervisor:
         self.start_engines(self.deployment)
 
     def start_engines(self, new: Deployment) -> None:
-        """Begin to start the engines that do not run yet; judges first, since every ensemble needs its own."""
+        """Begin to start the engines that do not run; judges first, since every ensemble needs its own."""
         judges = new.config.servers_of(new.config.judges)
         runners: dict[str, Lifecycle | Attachment] = {**new.attachments, **new.lifecycles}
         for name in sorted(runners, key=lambda name: name not in judges):
-            if runners[name] not in self._tasks:
-                self._tasks[runners[name]] = asyncio.create_task(runners[name].run())
+            runner, task = runners[name], self._tasks.get(runners[name])
+            if task is None or task.done():
+                if task and isinstance(runner, Lifecycle):
+                    runner.reset_failures()
+                self._tasks[runner] = asyncio.create_task(runner.run())
 
     def compare(self, config: Config) -> Change:
         """The change that another config needs. Raises ConfigError or DoesNotFit, as a start with it would."""

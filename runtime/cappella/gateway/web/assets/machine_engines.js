@@ -9,6 +9,7 @@ import {
   formatPercent,
   isStarting,
   reasonText,
+  replicasText,
   restartsText,
   stageText,
   stateTone,
@@ -58,11 +59,6 @@ function kindText({ task, adapters }) {
   return adapters?.length ? `with ${adapters.join(", ")}` : "";
 }
 
-/** One of an engine's servers: its state, and its calls from here. */
-function replicaText({ name, state, in_flight, max_num_seqs }) {
-  return `${name} ${state}, ${in_flight} of ${max_num_seqs}`;
-}
-
 function head(columns) {
   const titles = ["Engine", "State", ...columns.map(([title]) => title), ...(columns.length ? ["Actions"] : [])];
   const cells = titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title));
@@ -104,8 +100,8 @@ function engineRow(name, columns, act, look) {
     setText(chip, engine.state);
     chip.className = `machine-state ${stateTone(engine.state)}`;
     setText(stage, stageText(engine));
-    setText(replicas, (engine.replicas ?? []).map(replicaText).join(" · "));
-    replicas.hidden = !engine.replicas?.length;
+    setText(replicas, replicasText(engine));
+    replicas.hidden = !replicasText(engine);
     setText(reason, reasonText(engine));
     reasonRow.hidden = !reasonText(engine);
     showBorders();

@@ -37,6 +37,11 @@ export function stageText(engine) {
   return `${stage}${left}`;
 }
 
+/** The servers of an engine that has several: the state of each, and its calls from here. */
+export function replicasText({ replicas }) {
+  return (replicas ?? []).map((each) => `${each.name} ${each.state}, ${each.in_flight} of ${each.max_num_seqs}`).join(" · ");
+}
+
 /** Why the engine does not run, or, after it has recovered, when and why it failed last. */
 export function reasonText(engine) {
   if (engine.reason) return `Reason: ${engine.reason}`;
