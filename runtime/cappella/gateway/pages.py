@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import orjson
-from fastapi import Response
+from starlette.responses import Response
 
 from cappella.errors import RequestError
 from cappella.threads import off_loop_if_large
