@@ -194,13 +194,13 @@ async def test_a_shutdown_ends_calls_that_wait_for_a_wake(tmp_path: Path, sleep_
 async def test_a_sleep_that_a_shutdown_overtakes_leaves_no_connection(tmp_path: Path) -> None:
     async def let_go() -> None:
         assert await eventually(lambda: stub.lifecycle.process_group is None)
-        memory.turns.lock.release()
+        lock.release()
 
     async with running_stub(tmp_path, sleep_mode=True) as stub:
         assert await stub.ready()
-        memory = stub.lifecycle._spec.memory
-        assert memory
-        await memory.turns.lock.acquire()
+        assert stub.lifecycle._spec.memory
+        lock = stub.lifecycle._spec.memory.turns.lock
+        await lock.acquire()
         falling = asyncio.create_task(stub.lifecycle.sleep("idle"))
         assert await eventually(stub.lifecycle._command_lock.locked)
         letting = asyncio.create_task(let_go())

@@ -167,7 +167,7 @@ async def test_calls_on_the_way_when_it_stops_get_a_result() -> None:
     await server.stop()
     results = await asyncio.gather(*calls)
     assert {result.text for result in results if result.is_error} == {"This tool was stopped before it answered."}
-    assert (await of(server, "1 + 1")).text == "This tool has a problem: it has stopped."
+    assert (await of(server, "1 + 1")).text == "This tool has a problem: it is stopped."
 
 
 async def test_who_gives_up_a_call_gives_up_no_other() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cappella.config import Config, load
 from cappella.errors import ConfigError
-from cappella.tools.mcp import server as mcp_server
+from cappella.tools.base import STOPPED
 from cappella.tools.servers import ToolServers, require_installed
 from support.fake_engines import gateway_config
 from support.tool_server import command, serves
@@ -38,9 +38,9 @@ async def test_of_another_config_servers_with_the_same_settings_live_on(tmp_path
         assert new["small"] is old["small"]
         assert new["other"] is not old["other"]
         await new.stop_others()
-        assert old["other"].problem == mcp_server.STOPPED
+        assert old["other"].problem == STOPPED
         assert new["small"].problem is None
-    assert {server.problem for server in new.values()} == {mcp_server.STOPPED}
+    assert {server.problem for server in new.values()} == {STOPPED}
 
 
 def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ class RowPipeline(Pipeline):
 
     async def _tools_started(self, settings: Settings) -> None:
         """A row is in no hurry: begun before its tools, it would be answered without them."""
-        seats = [*(seat.tools for seat in (*settings.panel, *settings.next_judges)), settings.judge_tools]
+        seats = [settings.judge_tools, *(seat.tools for seat in settings.panel)]
+        seats += [seat.tools for seat in settings.next_judges]
         names = {name for tools in seats for name in tools.servers if name not in settings.withheld_tools}
         servers = [self.tool_servers[name] for name in names if name in self.tool_servers]
         while any(server.problem == STARTING for server in servers):

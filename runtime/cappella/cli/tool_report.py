@@ -1,5 +1,6 @@
 """`cappella check --tools`: starts the tool servers of a config, and shows what each offers, what confines it, and its problems."""
 
+import asyncio
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from cappella.config import Config
 from cappella.tools.servers import CountedServer, ToolServers, require_installed
 
 MAX_START_S = 60.0
+POLL_S = 0.05
 MAX_DESCRIPTION_CHARACTERS = 100
 
 
@@ -21,6 +23,8 @@ async def show(config: Config) -> bool:
         # Without engines documents are found by their words alone.
         async with ToolServers(config, Path(folder), {}).running() as servers:
             await servers.settled(MAX_START_S)
+            while any(server.problem is None and not server.details.is_counted for server in servers.values()):
+                await asyncio.sleep(POLL_S)
             for server in servers.values():
                 print("\n".join(_lines(server)))
             return not any(server.problem or server.details.notes for server in servers.values())

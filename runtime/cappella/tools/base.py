@@ -61,6 +61,33 @@ class ToolServer(Protocol):
 
 STARTING = "it is starting"
 """The `problem` of a server whose first start has not ended yet."""
+STOPPED = "it is stopped"
+
+
+class Offer:
+    """The part of a `ToolServer` that all kinds share: its name, its problem, which is STARTING at first, and its tools."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._problem: str | None = STARTING
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def problem(self) -> str | None:
+        """See `ToolServer`."""
+        return self._problem
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """See `ToolServer`."""
+        return self._offered() if self._problem is None else ()
+
+    def _offered(self) -> Sequence[Tool]:
+        """The tools of a server without a problem."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +98,8 @@ class Details:
     notes: Sequence[str] = ()
     prompts: int = 0
     resources: int = 0
+    is_counted: bool = True
+    """Whether it is known how many prompts and resources there are."""
 
 
 class RunningToolServer(ToolServer, Protocol):

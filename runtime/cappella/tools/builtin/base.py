@@ -7,13 +7,11 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cappella.tools.base import Details, Tool, ToolResult
+from cappella.tools.base import STOPPED, Details, Offer, Tool, ToolResult
 from cappella.types import Json
 
 MAX_RESULT_BYTES = 16 << 10
 MAX_WAIT_S = 20.0
-STARTING = "it is starting"
-STOPPED = "it has stopped"
 
 A = TypeVar("A", bound="Arguments")
 
@@ -51,7 +49,7 @@ class Places:
             self._free.release()
 
 
-class BuiltinServer(Generic[A]):
+class BuiltinServer(Offer, Generic[A]):
     """A tool server in this process: `forms` has the arguments of each tool, `_answer` gives the result or raises Refused.
 
     `_prepare` gets ready in the background, and returns what stands in the way.
@@ -60,24 +58,12 @@ class BuiltinServer(Generic[A]):
     details = Details()
 
     def __init__(self, name: str, forms: Mapping[str, type[A]]) -> None:
-        self._name = name
+        super().__init__(name)
         self._forms = forms
-        self._problem: str | None = STARTING
         self._preparing: asyncio.Task[None] | None = None
         self._answering = set[asyncio.Task[str]]()
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def problem(self) -> str | None:
-        return self._problem
-
-    @property
-    def tools(self) -> Sequence[Tool]:
-        if self.problem:
-            return ()
+    def _offered(self) -> Sequence[Tool]:
         return [Tool(self._name, tool, self._description(tool), _schema(form)) for tool, form in self._forms.items()]
 
     def _description(self, tool: str) -> str:

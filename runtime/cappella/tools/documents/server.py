@@ -12,7 +12,7 @@ from pathlib import Path
 from cappella.config import Documents
 from cappella.config.paths import state_dir
 from cappella.engines.base import Engine
-from cappella.tools.base import STARTING, Passage, Tool, ToolResult
+from cappella.tools.base import STOPPED, Offer, Passage, Tool, ToolResult
 from cappella.tools.documents import arguments, terms
 from cappella.tools.documents.arguments import BadArguments
 from cappella.tools.documents.damage import is_damage
@@ -26,7 +26,6 @@ from cappella.types import Json
 SCAN_INTERVAL_S = 60.0
 """A scan of 5,000 files that have not changed takes well below a second, and needs no library to watch folders."""
 CALL_TIMEOUT_S = 30.0
-STOPPED = "it has been stopped"
 
 logger = logging.getLogger("cappella")
 
@@ -48,13 +47,14 @@ def open_documents(
     return DocumentServer(name, config, embedder, reranker, interval_s)
 
 
-class DocumentServer:
+class DocumentServer(Offer):
     """See `ToolServer`. `start` begins to bring the index up to date, now and then at each interval, until `stop`."""
 
     def __init__(
         self, name: str, config: Documents, embedder: Engine | None, reranker: Engine | None, interval_s: float
     ) -> None:
-        self._name, self._config, self._interval_s = name, config, interval_s
+        super().__init__(name)
+        self._config, self._interval_s = config, interval_s
         self._embedder = embedder
         self._path = index_path(name, config)
         self._searcher = Searcher(self._path, config.languages, embedder, reranker)
@@ -62,23 +62,11 @@ class DocumentServer:
         self._scanner: Scanner | None = None
         self._following: asyncio.Task[None] | None = None
         self._has_tried = asyncio.Event()
-        self._problem: str | None = STARTING
         self._was_found_damaged = False
         self.last_scan: Scan | None = None
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def problem(self) -> str | None:
-        """See `ToolServer.problem`."""
-        return self._problem
-
-    @property
-    def tools(self) -> Sequence[Tool]:
-        """See `ToolServer.tools`."""
-        return () if self._problem else arguments.tools(self._name, self._config.max_passages)
+    def _offered(self) -> Sequence[Tool]:
+        return arguments.tools(self._name, self._config.max_passages)
 
     async def start(self) -> None:
         """Begin to follow the folder, in the background."""

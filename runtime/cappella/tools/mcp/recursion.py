@@ -44,7 +44,7 @@ def _in_place(part: Any, references: References, most: int) -> list[Any]:
     return found
 
 
-def _named_in_place(part: Json, references: References) -> Iterator[Any]:
+def _named_in_place(part: Mapping[str, Any], references: References) -> Iterator[Any]:
     for key, value in part.items():
         if key in REFERENCES and isinstance(value, str):
             yield references.target(value)
@@ -67,7 +67,7 @@ def _below(value: Any, applied: Applied) -> Iterator[tuple[Any, Applied]]:
             yield each, below
 
 
-def _of_property(part: Json, name: str) -> Iterator[Any]:
+def _of_property(part: Json, name: Any) -> Iterator[Any]:
     """What a part may apply to a property; which patterns match its name is not looked at."""
     own = part.get("properties")
     is_named = isinstance(own, Mapping) and name in own

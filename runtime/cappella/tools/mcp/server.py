@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cappella.background import background, to_its_end
 from cappella.config import CommandTool, UrlTool
 from cappella.errors import ToolCallFailed, ToolServerLost
-from cappella.tools.base import STARTING, Details, Tool, ToolResult
+from cappella.tools.base import STOPPED, Details, Offer, Tool, ToolResult
 from cappella.tools.mcp import listing, process, replies
 from cappella.types import Json
 
@@ -26,7 +26,6 @@ PING_INTERVAL_S = 30.0
 COUNT_TIMEOUT_S = 5.0
 RELIST_DELAY_S = 1.0
 """Between two readings of the tools of a server that says all the time that they have changed."""
-STOPPED = "it is stopped"
 
 Connect = Callable[[], AbstractAsyncContextManager["tuple[Streams, Details]"]]
 """Opens one connection: its streams, and what confines the server."""
@@ -37,41 +36,31 @@ def is_installed() -> bool:
     return importlib.util.find_spec("mcp") is not None
 
 
-class McpServer:
+class McpServer(Offer):
     """See `RunningToolServer`. `delays_s` are the waits before each new start; the last one is repeated."""
 
     def __init__(self, name: str, config: CommandTool | UrlTool, connect: Connect, delays_s: Sequence[float]) -> None:
-        self._name = name
+        super().__init__(name)
         self._config = config
         self._connect = connect
         self._delays_s = delays_s
-        self._problem: str | None = STARTING
         self._confinement = Details("nothing yet")
         self._notes: Sequence[str] = ()
-        self._counts = (0, 0)
+        self._counts, self._is_counted = (0, 0), False
         self._tools: Mapping[str, listing.ListedTool] = {}
         self._session: Session | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._is_changed = self._was_called = False
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def problem(self) -> str | None:
-        return self._problem
-
-    @property
-    def tools(self) -> Sequence[Tool]:
-        return [each.tool for each in self._tools.values()] if self._problem is None else ()
+    def _offered(self) -> Sequence[Tool]:
+        return [each.tool for each in self._tools.values()]
 
     @property
     def details(self) -> Details:
         """What an operator is told of it."""
         notes = [*self._confinement.notes, *self._notes]
-        return Details(self._confinement.confined_by, notes, *self._counts)
+        return Details(self._confinement.confined_by, notes, *self._counts, self._is_counted)
 
     async def start(self) -> None:
         """See `RunningToolServer`."""
@@ -147,9 +136,12 @@ class McpServer:
 
     async def _count(self, session: "Session") -> None:
         """Nobody needs them to call its tools."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(COUNT_TIMEOUT_S):
-                self._counts = await session.count()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COUNT_TIMEOUT_S):
+                    self._counts = await session.count()
+        finally:
+            self._is_counted = True
 
     async def _watch(self, session: "Session") -> None:
         """Read the tools again when they change, and raise ToolServerLost when it gives no sign of life."""
