@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -100,6 +101,7 @@ def _did_you_mean(name: str, known: Collection[str]) -> str:
     return f"there is no such field; did you mean {close[0]}?" if close else "there is no such field"
 
 
+@cache
 def _known_names(schema: type[BaseModel]) -> Collection[str]:
     """What a typo may have meant: an option of `fusion`, or in a schema without one its own fields, at any depth."""
     if "fusion" in schema.model_fields:
