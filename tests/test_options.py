@@ -10,7 +10,8 @@ from cappella.cli import completion
 from cappella.cli.client.slash import HELP
 from cappella.config import Ensemble, Judge, Member, Model
 from cappella.config.cards import Card
-from cappella.config.options import EnsembleOptions, Options, Overrides, Settings
+from cappella.config.options import EnsembleOptions, Options, Settings
+from cappella.config.overrides import Overrides
 from cappella.config.weighing import Agreement, Selection
 from cappella.engines.vllm import protocol
 from cappella.ensemble.settings import resolve

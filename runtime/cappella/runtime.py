@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from cappella.config import load
-from cappella.config.options import Overrides
+from cappella.config.overrides import Overrides
 from cappella.engines import log_folder
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.ensemble.events import Emit, Event

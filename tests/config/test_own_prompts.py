@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cappella.config import Config, load
-from cappella.config.options import Overrides
+from cappella.config.overrides import Overrides
 from cappella.ensemble import prompts
 from cappella.ensemble.settings import resolve
 from cappella.errors import ConfigError

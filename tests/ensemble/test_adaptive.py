@@ -3,7 +3,8 @@
 import pytest
 
 from cappella.config import Ensemble
-from cappella.config.options import Options, Overrides, Seat
+from cappella.config.options import Options, Seat
+from cappella.config.overrides import Overrides
 from cappella.config.weighing import Adaptive
 from cappella.ensemble.adaptive import certainty_of_lead
 from cappella.ensemble.settings import resolve

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cappella.config.judge_seat import JudgeSeat
-from cappella.config.options import Options, Overrides, Seat
+from cappella.config.options import Options, Seat
+from cappella.config.overrides import Overrides
 from cappella.config.weighing import Agreement, Selection
 from cappella.engines.vllm import scores
 from cappella.ensemble import context

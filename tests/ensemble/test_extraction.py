@@ -6,7 +6,8 @@ from threading import current_thread, main_thread
 import pytest
 
 from cappella.config import Ensemble
-from cappella.config.options import Options, Overrides
+from cappella.config.options import Options
+from cappella.config.overrides import Overrides
 from cappella.config.weighing import Selection
 from cappella.ensemble import agreement, fallback
 from cappella.ensemble.settings import resolve

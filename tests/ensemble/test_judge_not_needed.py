@@ -9,7 +9,7 @@ import pytest
 
 from cappella.config import Config, load
 from cappella.config.judge_seat import JudgeSeat
-from cappella.config.options import Overrides
+from cappella.config.overrides import Overrides
 from cappella.config.weighing import Agreement, Selection
 from cappella.ensemble.capacity import context_length
 from cappella.ensemble.settings import resolve

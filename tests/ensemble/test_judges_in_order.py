@@ -7,7 +7,8 @@ import pytest
 
 from cappella.config import Ensemble, Model, RemoteModel
 from cappella.config.judge_seat import JudgeSeat
-from cappella.config.options import Gate, Options, Overrides
+from cappella.config.options import Gate, Options
+from cappella.config.overrides import Overrides
 from cappella.config.weighing import Agreement
 from cappella.ensemble.events import RunStarted
 from cappella.ensemble.settings import resolve

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cappella.config.options import Options, Overrides, Seat
+from cappella.config.options import Options, Seat
+from cappella.config.overrides import Overrides
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
 from cappella.telemetry import trace

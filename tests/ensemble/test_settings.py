@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from cappella.config import Ensemble, Model, RemoteModel
-from cappella.config.options import MAX_ANSWERS, Gate, Options, Overrides, Settings
+from cappella.config.options import MAX_ANSWERS, Gate, Options, Settings
+from cappella.config.overrides import Overrides
 from cappella.config.seat_tools import SeatTools
 from cappella.config.weighing import Agreement, Selection
 from cappella.ensemble.prompts import labels

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.config.options import Options, Overrides
+from cappella.config.options import Options
+from cappella.config.overrides import Overrides
 from cappella.errors import RequestError
 from cappella.gateway import validation
 from cappella.gateway.formats import fields as wire

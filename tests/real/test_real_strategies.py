@@ -14,7 +14,8 @@ import pytest
 from openai import AsyncOpenAI
 
 import cappella
-from cappella.config.options import Options, Overrides
+from cappella.config.options import Options
+from cappella.config.overrides import Overrides
 from cappella.ensemble.events import FinalDelta
 from cappella.ensemble.run import Run
 from demo import world

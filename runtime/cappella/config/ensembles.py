@@ -10,10 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapVal
 
 from cappella.config.abilities import asks_judge_without_tie, counts_on_judge, may_ask_judge, needs_judge
 from cappella.config.fields import Name
-from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
+from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat
 from cappella.config.own_prompts import OwnPrompts
 from cappella.config.seat_tools import DEFAULT_TOOL_CALLS, SeatTools
-from cappella.config.weighing import MAX_SAMPLES
+from cappella.config.weighing import MAX_SAMPLES, most_samples
 from cappella.config.yaml_source import Path_
 from cappella.types import Frozen, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode, ToolChoice

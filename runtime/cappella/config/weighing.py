@@ -49,3 +49,8 @@ class Agreement(Frozen):
                 "Embed some answers of yours that say the same and some that do not, and take one that parts them"
             )
         return self
+
+
+def most_samples(samples: int | Adaptive | None) -> int | None:
+    """The most samples of a seat."""
+    return samples.most if isinstance(samples, Adaptive) else samples

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from cappella.config import Ensemble, Model, RemoteModel
 from cappella.config.abilities import cannot_write, judge_lacks, may_ask_judge, seat_lacks
-from cappella.config.options import Overrides, Settings
+from cappella.config.options import Settings
+from cappella.config.overrides import Overrides
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError

@@ -9,8 +9,10 @@ from cappella.config import Ensemble, Judge, Preset, seats
 from cappella.config.ensembles import GateConfig
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.limits import Limits
-from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings, most_samples
+from cappella.config.options import MAX_ANSWERS, Gate, Seat, Settings
+from cappella.config.overrides import Overrides
 from cappella.config.seat_tools import SeatTools
+from cappella.config.weighing import most_samples
 from cappella.ensemble import able, given_answers
 from cappella.ensemble.able import Models
 from cappella.ensemble.messages import ends_in_results
@@ -54,13 +56,8 @@ def resolve(
         preset=overrides.preset,
         panel=panel,
         answers=given,
-        judge=judge_model,
         seed=secrets.randbits(32) if judge_sampling.seed is None else judge_sampling.seed,
-        judge_sampling=judge_sampling.over(judge.sampling),
-        analysis_max_tokens=judge.analysis_max_tokens,
-        judge_texts=judge.prompts.texts,
-        own_knowledge=judge.own_knowledge,
-        judge_tools=judge.seat_tools if judge_model == judge.model else SeatTools(),
+        **_of_judge(judge, judge_model, judge_sampling),
         next_judges=_next_judges(judge, overrides, judge_sampling),
         panel_watched=prompt.watched,
         **options,
@@ -69,6 +66,18 @@ def resolve(
     able.require_asked_judge(settings, overrides, mode or (ensemble.gate.mode if ensemble.gate else None))
     _require_able(settings, models, prompt)
     return _with_able_judges(settings, models, prompt)
+
+
+def _of_judge(judge: Judge, model: str, sampling: Sampling) -> dict[str, Any]:
+    """The settings of the first judge, which is `model`."""
+    return {
+        "judge": model,
+        "judge_sampling": sampling.over(judge.sampling),
+        "analysis_max_tokens": judge.analysis_max_tokens,
+        "judge_texts": judge.prompts.texts,
+        "own_knowledge": judge.own_knowledge,
+        "judge_tools": judge.seat_tools if model == judge.model else SeatTools(),
+    }
 
 
 def _require_complete(settings: Settings, models: Models) -> None:

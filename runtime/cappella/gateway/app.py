@@ -14,6 +14,7 @@ from cappella.background import background
 from cappella.batch.runner import running
 from cappella.batch.store import BatchStore
 from cappella.config import Config
+from cappella.config.server import Server
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.ensemble.pipeline import Pipeline
 from cappella.gateway import (
@@ -75,9 +76,7 @@ def create_app(
     gatekeeper = Gatekeeper(KeyStore(config.server.keys) if config.server.keys else None)
     metrics, persistence = Metrics(), Persistence(config)
     observer = RequestObserver(config.server, metrics, APIS)
-    most = config.server.runs.max_background if config.server.runs else 0
-    store, observe = persistence.responses, observer.background_ended
-    responses = KeptResponses(store, most, errors.describe, observe) if store else None
+    responses = _kept_responses(config, persistence, observer)
     batch = config.server.batch
     batch_store = BatchStore(batch.folder, batch.retention_days, batch.max_bytes_per_key) if batch else None
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
@@ -90,11 +89,33 @@ def create_app(
     app = _Gateway(lifespan=lifespan)
     # A redirect of a path with a trailing slash would go to whatever host the request names.
     app.router.redirect_slashes = False
-    state = GatewayState(
+    recorder = Recorder(metrics, gatekeeper, [observer, *persistence.observers])
+    state = _state(config, supervisor, tool_servers, recorder, metrics, gatekeeper, responses, batch_store)
+    app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config), persistence.actions)
+    routers = [*_routers(reloader, gatekeeper, persistence)]
+    routers += _machine_routers(reloader, supervisor, read_figures, history, observer, persistence)
+    if config.server.mcp and tools.is_installed():
+        routers.append(tools.create_router())
+    app.router.routes += [route for router in routers for route in router.routes]
+    _wrap(app, config.server, observer)
+    return app
+
+
+def _state(
+    config: Config,
+    supervisor: Supervisor,
+    tool_servers: ToolServers,
+    recorder: Recorder,
+    metrics: Metrics,
+    gatekeeper: Gatekeeper,
+    responses: KeptResponses | None,
+    batches: BatchStore | None,
+) -> GatewayState:
+    return GatewayState(
         deployment=supervisor.deployment,
         pipeline=Pipeline(supervisor.engines, tool_servers),
         tool_servers=tool_servers,
-        recorder=Recorder(metrics, gatekeeper, [observer, *persistence.observers]),
+        recorder=recorder,
         metrics=metrics,
         describe=errors.describe,
         gpus=machine.gpus_now,
@@ -105,22 +126,26 @@ def create_app(
         rows=InFlight(),
         ignored=IgnoredFields(metrics),
         responses=responses,
-        batches=batch_store,
+        batches=batches,
         created=int(time.time()),
     )
-    app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config), persistence.actions)
-    routers = _routers(reloader, gatekeeper, persistence)
-    for router in (*routers, *_machine_routers(reloader, supervisor, read_figures, history, observer, persistence)):
-        app.router.routes += router.routes
-    if config.server.mcp and tools.is_installed():
-        app.router.routes += tools.create_router().routes
-    browser_security.protect(app, config.server, errors.error_reply)
+
+
+def _kept_responses(config: Config, persistence: Persistence, observer: RequestObserver) -> KeptResponses | None:
+    if persistence.responses is None:
+        return None
+    most = config.server.runs.max_background if config.server.runs else 0
+    return KeptResponses(persistence.responses, most, errors.describe, observer.background_ended)
+
+
+def _wrap(app: Starlette, server: Server, observer: RequestObserver) -> None:
+    """Put around the routes what each request passes on its way to them."""
+    browser_security.protect(app, server, errors.error_reply)
     app.state.paths = Paths([each.path_format for each in app.routes if isinstance(each, Route) and _is_endpoint(each)])
     app.add_middleware(RightPath, paths=app.state.paths)
     # Outside the browser checks: requests that they refuse are counted, too.
     app.add_middleware(RecordRequests, observe=observer.request_ended)
     errors.answer_errors(app)
-    return app
 
 
 def _routers(reloader: Reloader, gatekeeper: Gatekeeper, persistence: Persistence) -> Iterator[PlainRoutes]:

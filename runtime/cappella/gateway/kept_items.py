@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cappella.errors import RequestError
-from cappella.gateway.formats.response_events import id_of
+from cappella.gateway.formats.response_output import id_of
 from cappella.telemetry.response_store import Conversation, ResponseStore
 from cappella.types import Json
 

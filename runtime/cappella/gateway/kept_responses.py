@@ -16,7 +16,8 @@ from cappella.errors import CappellaError, Overloaded, RequestError, UnknownRun
 from cappella.gateway import kept_items
 from cappella.gateway.body_memory import HeldBody
 from cappella.gateway.event_log import EventLog, stored_frames
-from cappella.gateway.formats.response_events import ENDS, id_of
+from cappella.gateway.formats.response_events import ENDS
+from cappella.gateway.formats.response_output import id_of
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import Describe, frame
 from cappella.gateway.reply_types import Response

@@ -76,12 +76,15 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
 
     @router.get("/{batch_id}/results")
     async def results(request: Request) -> Response:
-        asked, batch = await asked_batch(request)
-        if batch.output_file_id is None:
-            raise BatchRefused(f"{batch.id} has not ended: its results are there once its processing_status is ended.")
-        return asked.content(await asked.file(batch.output_file_id, "messages_output"))
+        return await _results(*await asked_batch(request))
 
     return router
+
+
+async def _results(asked: Access, batch: Batch) -> Response:
+    if batch.output_file_id is None:
+        raise BatchRefused(f"{batch.id} has not ended: its results are there once its processing_status is ended.")
+    return asked.content(await asked.file(batch.output_file_id, "messages_output"))
 
 
 async def _create(asked: Access, request: Request) -> Batch:

@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from cappella.auth.keys import Key
 from cappella.config import Config, Ensemble
-from cappella.config.options import Overrides, Settings
+from cappella.config.options import Settings
+from cappella.config.overrides import Overrides
 from cappella.ensemble.events import Emit
 from cappella.ensemble.living_judge import with_living_judge
 from cappella.ensemble.pipeline import new_run_id

@@ -24,19 +24,8 @@ def told(event: events.Event) -> Json:
         case events.AnswerDelta():
             reasoning = {"reasoning": event.reasoning} if event.reasoning else {}
             return {"type": "answer.delta", "model": event.name, "delta": event.text, **reasoning}
-        case events.ToolCalled():
-            asked = {"server": event.server, "tool": event.tool, "arguments": event.arguments}
-            return {"type": "tool.called", "model": event.name, **asked}
-        case events.ToolReturned():
-            use = event.use
-            where = {"model": use.seat, "server": use.server, "tool": use.tool}
-            return {
-                "type": "tool.returned",
-                **where,
-                "is_error": use.is_error,
-                "shared": use.shared,
-                "ms": ms(use.total_s),
-            }
+        case events.ToolCalled() | events.ToolReturned():
+            return _of_tool(event)
         case events.AnswerDone():
             call = event.answer.call
             tokens = call.usage.completion_tokens
@@ -57,3 +46,12 @@ def told(event: events.Event) -> Json:
             return {"type": "citations.removed", "handles": list(event.handles)}
         case events.Told():
             return {"type": "progress.told", "delta": event.text}
+
+
+def _of_tool(event: events.ToolCalled | events.ToolReturned) -> Json:
+    if isinstance(event, events.ToolCalled):
+        asked = {"server": event.server, "tool": event.tool, "arguments": event.arguments}
+        return {"type": "tool.called", "model": event.name, **asked}
+    use = event.use
+    where = {"model": use.seat, "server": use.server, "tool": use.tool}
+    return {"type": "tool.returned", **where, "is_error": use.is_error, "shared": use.shared, "ms": ms(use.total_s)}

@@ -15,7 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, GivenAnswer, Options, Overrides
+from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, GivenAnswer, Options
+from cappella.config.overrides import Overrides
 from cappella.types import Frozen, Json, OutputFormat, Positive, Sampling, Temperature
 
 MAX_REQUESTED_S = 3600

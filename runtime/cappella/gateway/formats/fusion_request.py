@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from cappella.config.options import Overrides
+from cappella.config.overrides import Overrides
 from cappella.gateway.formats.fields import SERVER_TOOL, ChosenFusion, Fusion, FusionPlugin, FusionTool, Wire
 
 TemplateWords = Annotated[

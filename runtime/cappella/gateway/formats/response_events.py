@@ -1,16 +1,26 @@
-"""Events and output items of the Responses API; panel and judge are `response.fusion_call.*` events on request."""
+"""Events of the Responses API; panel and judge are `response.fusion_call.*` events on request."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 from cappella.ensemble import events
-from cappella.ensemble.citations import Cited
 from cappella.ensemble.run import Run
 from cappella.gateway.formats.blocks import Block, Blocks, Step
 from cappella.gateway.formats.fields import SERVER_TOOL
+from cappella.gateway.formats.response_output import (
+    annotation,
+    fusion_item,
+    id_of,
+    id_of_item,
+    item_of,
+    known,
+    status_of,
+    summary_part,
+    text_part,
+)
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.gateway.reply_types import ErrorBody, Response
-from cappella.telemetry import run_events, trace
+from cappella.telemetry import run_events
 from cappella.types import Json
 
 ShownEvents = Literal["none", "hosted", "all"]
@@ -106,7 +116,7 @@ class Events(EventEncoder):
     def _step(self, step: Step) -> Iterator[bytes]:
         block, kind = step.block, step.block.kind
         at = {"output_index": block.index}
-        item_id = _item_id(block, self._run_id)
+        item_id = id_of_item(block, self._run_id)
         part = {"item_id": item_id, **at, "content_index": 0}
         match step.change, kind:
             case "opened", _:
@@ -114,9 +124,9 @@ class Events(EventEncoder):
                 yield self._event("response.output_item.added", **at, item=self._named(item))
                 if kind == "text":
                     self._annotated = 0
-                    yield self._event("response.content_part.added", **part, part=_text_part(block))
+                    yield self._event("response.content_part.added", **part, part=text_part(block))
                 if kind == "progress":
-                    yield self._summary("part.added", block, part=_summary_part(block))
+                    yield self._summary("part.added", block, part=summary_part(block))
             case "delta", "text":
                 logprobs = list(block.logprobs)
                 yield self._event("response.output_text.delta", **part, delta=block.text, logprobs=logprobs)
@@ -136,7 +146,7 @@ class Events(EventEncoder):
         for cited in block.citations:
             place = {**part, "annotation_index": self._annotated}
             self._annotated += 1
-            yield self._event("response.output_text.annotation.added", **place, annotation=_annotation(cited))
+            yield self._event("response.output_text.annotation.added", **place, annotation=annotation(cited))
 
     def _is_function(self, block: Block) -> bool:
         """Whether it calls a function; the text of another tool is known at its end only."""
@@ -147,10 +157,10 @@ class Events(EventEncoder):
             case "text":
                 fields = {"text": block.text, "logprobs": list(block.logprobs)}
                 yield self._event("response.output_text.done", **part, **fields)
-                yield self._event("response.content_part.done", **part, part=_text_part(block))
+                yield self._event("response.content_part.done", **part, part=text_part(block))
             case "progress":
                 yield self._summary("text.done", block, text=block.text)
-                yield self._summary("part.done", block, part=_summary_part(block))
+                yield self._summary("part.done", block, part=summary_part(block))
             case "reasoning":
                 yield self._event("response.reasoning_text.done", **part, text=block.text)
             case "call" if not self._is_function(block):
@@ -165,7 +175,7 @@ class Events(EventEncoder):
 
     def _summary(self, name: str, block: Block, **fields: Any) -> bytes:
         """An event of the run's progress, which has the place of a summary: clients show that, and know it as no answer."""
-        where = {"item_id": _item_id(block, self._run_id), "output_index": block.index, "summary_index": 0}
+        where = {"item_id": id_of_item(block, self._run_id), "output_index": block.index, "summary_index": 0}
         return self._event(f"response.reasoning_summary_{name}", **where, **fields)
 
     def _fusion(self, name: str, **fields: Any) -> bytes:
@@ -221,7 +231,7 @@ def _fusion_events(event: events.Event, judge: str | None) -> list[tuple[str, Js
         case events.AnswerDone():
             return [("panel.completed", {**fields, "content": event.answer.content})]
         case events.AnswerFailed():
-            return [("panel.failed", _known(fields))]
+            return [("panel.failed", known(fields))]
         case events.AnalysisStarted():
             return [("analysis.in_progress", {**fields, "analyst_model": judge, "judge_model": judge})]
         case events.AnalysisDelta():
@@ -246,73 +256,3 @@ def _fusion_events(event: events.Event, judge: str | None) -> list[tuple[str, Js
             return [("tool.returned", fields)]
         case events.CitationsRemoved():
             return [("citations.removed", fields)]
-
-
-def fusion_item(run: Run) -> Json:
-    """The panel's work as an output item of the hosted product's form; what is not known is left out."""
-    failed = [_known(dict(each)) for each in trace.failed_models(run.failures)]
-    outcome = {
-        "analysis": run.analysis,
-        "responses": [{"model": answer.name, "content": answer.content} for answer in run.answers],
-        "failed_models": failed or None,
-        "failure_reason": run.failure_reason,
-    }
-    return {"type": SERVER_TOOL, "id": id_of("fc", run.run_id), "status": "completed", **_known(outcome)}
-
-
-def _known(fields: Json) -> Json:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def item_of(block: Block, run_id: str, status: str) -> Json:
-    head = {"id": _item_id(block, run_id), "status": status}
-    match block.kind:
-        case "text":
-            return {"type": "message", **head, "role": "assistant", "content": [_text_part(block)]}
-        case "progress":
-            return {"type": "reasoning", **head, "summary": [_summary_part(block)]}
-        case "reasoning":
-            content = [{"type": "reasoning_text", "text": block.text}]
-            return {"type": "reasoning", **head, "summary": [], "content": content}
-        case "call":
-            assert block.call
-            named = {"call_id": block.call.id, "name": block.call.name, "arguments": block.text}
-            return {"type": "function_call", **head, **named}
-
-
-def _text_part(block: Block) -> Json:
-    annotations = [_annotation(cited) for cited in block.citations]
-    return {
-        "type": "output_text",
-        "text": block.text,
-        "annotations": annotations,
-        "logprobs": list(block.logprobs),
-    }
-
-
-def _annotation(cited: Cited) -> Json:
-    """A citation in OpenAI's form. The file's id is the handle in `fusion.sources`."""
-    source = cited.source
-    return {
-        "type": "file_citation",
-        "index": cited.at,
-        "file_id": source.handle,
-        "filename": source.passage.path,
-    }
-
-
-def _summary_part(block: Block) -> Json:
-    return {"type": "summary_text", "text": block.text}
-
-
-def _item_id(block: Block, run_id: str) -> str:
-    prefix = {"text": "msg", "progress": "rs", "reasoning": "rs", "call": "fcall"}[block.kind]
-    return f"{id_of(prefix, run_id)}-{block.index}"
-
-
-def id_of(prefix: str, run_id: str) -> str:
-    return f"{prefix}_{run_id.removeprefix('run-')}"
-
-
-def status_of(run: Run) -> str:
-    return "incomplete" if run.answer.finish_reason == "length" else "completed"

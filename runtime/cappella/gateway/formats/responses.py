@@ -14,7 +14,8 @@ from cappella.gateway.formats.blocks import blocks_of
 from cappella.gateway.formats.fields import ChosenFusion, Wire
 from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.items import InputItem, MessageItem, conversation, listed
-from cappella.gateway.formats.response_events import Events, ShownEvents, fusion_item, id_of, item_of, status_of
+from cappella.gateway.formats.response_events import Events, ShownEvents
+from cappella.gateway.formats.response_output import fusion_item, id_of, item_of, status_of
 from cappella.gateway.formats.response_tools import ChosenTool, Named, ResponseTool, flattened, named_back
 from cappella.gateway.reply_types import ErrorBody, Response
 from cappella.telemetry import trace
