@@ -110,7 +110,7 @@ NEWER: dict[str, dict[str, Any]] = {
     "/v1/score": {"model": "rank", "text_1": "Hi", "text_2": ["a"]},
     "/classify": {"model": "rm", "input": "Hi"},
 }
-BY_MODEL = {"model": "cappella/best", "messages": HI}
+BY_MODEL: dict[str, Any] = {"model": "cappella/best", "messages": HI}
 
 
 async def test_rows_of_batches_and_other_endpoints_have_the_salt_too(fake_engines: FakeEngines, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from cappella.batch.types import NewBatch, StoredFile
 from support.batch_gateway import until, with_batches
 from support.fake_engines import FakeEngines, serving
 from support.loop_watchdog import watched_loop
-from support.scripted_engine import Json
+from support.recorded_gateway import recording_config
+from support.scripted_engine import Json, Script
 from support.scripted_pooling import add_pooling, pooling_config
 from support.stored_batches import CHAT, stored_batch
 
@@ -110,3 +111,16 @@ async def test_no_reply_to_a_row_holds_the_loop(fake_engines: FakeEngines, url: 
         found = await until(store, batch, status="completed")
     assert (found.completed, found.total_tokens > 0) == (1, True)
     assert watchdog.too_long == {}
+
+
+async def test_the_audit_of_a_long_stream_holds_no_loop(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    """With `log_content` its events are read again, one by one."""
+    fake_engines.let("ann", Script(("word ",) * 5000))
+    config = recording_config(tmp_path, audit={"log_content": True})
+    with watched_loop() as watchdog:
+        async with serving(fake_engines, config) as url:
+            body = {"model": "ann", "messages": [{"role": "user", "content": "x"}], "stream": True}
+            assert await post(url + CHAT, json.dumps(body).encode(), "application/json") == 200
+    own = {name: held_s for name, held_s in watchdog.too_long.items() if "stream_response" in name}
+    assert own == {}
+    assert b"word word word" in (tmp_path / "audit.jsonl").read_bytes()

@@ -10,6 +10,7 @@ import orjson
 
 from cappella.config import Audit
 from cappella.errors import AuditUnavailable
+from cappella.telemetry.audit import transcript
 from cappella.telemetry.audit.chain_file import ChainFile
 from cappella.telemetry.audit.redaction import redact
 
@@ -33,7 +34,7 @@ class AuditLog:
         self._config = config
         self._file = ChainFile(config.file, config.max_bytes, must_stay=config.required)
         self._changed = threading.Condition()
-        self._queued: list[bytes] = []
+        self._queued: list[tuple[bytes, bytes | None]] = []
         self._queued_bytes = 0
         self._lost = 0
         self._is_closing = False
@@ -56,21 +57,30 @@ class AuditLog:
         if self._config.required and (self._is_failing or not self._thread.is_alive()):
             raise AuditUnavailable("The audit log cannot be written, and server.audit.required is set.")
 
-    def write(self, record: Mapping[str, Any], content: Callable[[], Mapping[str, Any]] | None = None) -> None:
-        """Queue one line without waiting for the disk. `content` is called and logged only with `log_content`."""
+    def write(
+        self,
+        record: Mapping[str, Any],
+        content: Callable[[], Mapping[str, Any]] | None = None,
+        reply: bytes | None = None,
+    ) -> None:
+        """Queue one line without waiting for the disk. `content` is called and logged only with `log_content`.
+
+        Then the answer in a forwarded `reply` is part of it; that is read by the thread, since a stream may have 8 MB of events.
+        """
         line = {"time": _now(), **record}
         if content is not None and self._config.log_content:
             line["content"] = content()
         # As bytes: their size is known, and later changes to the objects have no effect.
-        data = orjson.dumps(line)
+        data, reply = orjson.dumps(line), reply if "content" in line else None
+        size = len(data) + len(reply or b"")
         with self._changed:
-            is_full = len(self._queued) >= MAX_QUEUED_LINES or self._queued_bytes + len(data) > MAX_QUEUED_BYTES
+            is_full = len(self._queued) >= MAX_QUEUED_LINES or self._queued_bytes + size > MAX_QUEUED_BYTES
             # After the first dropped line all are dropped until the thread has recorded their count in the right place.
             if is_full or self._lost:
                 self._lost += 1
                 return
-            self._queued.append(data)
-            self._queued_bytes += len(data)
+            self._queued.append((data, reply))
+            self._queued_bytes += size
             self._changed.notify()
 
     def _write_all(self) -> None:
@@ -106,7 +116,7 @@ class AuditLog:
         with self._changed:
             queued, self._queued, self._queued_bytes = self._queued, [], 0
             lost, self._lost = self._lost, 0
-        records: list[Mapping[str, Any]] = [self._redact(orjson.loads(data)) for data in queued]
+        records: list[Mapping[str, Any]] = [self._redact(_with_answer(*each)) for each in queued]
         return [*records, {"time": _now(), "kind": LOST, "lines": lost}] if lost else records
 
     def _redact(self, record: dict[str, Any]) -> Mapping[str, Any]:
@@ -126,6 +136,13 @@ class AuditLog:
         if self._is_failing:
             logger.warning("audit log %s is being written again", self._config.file)
         self._is_failing = False
+
+
+def _with_answer(data: bytes, reply: bytes | None) -> dict[str, Any]:
+    record: dict[str, Any] = orjson.loads(data)
+    if reply is not None:
+        record["content"]["answer"] = transcript.answer(reply)
+    return record
 
 
 def _now() -> str:

@@ -7,7 +7,6 @@ from cappella.config import Config
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
 from cappella.telemetry import judged, tool_uses, trace
-from cappella.telemetry.audit import transcript
 from cappella.telemetry.audit.log import AuditLog
 from cappella.telemetry.audit.weights import WeightDigests, Weights
 from cappella.telemetry.records import CallRecord, RunRecord
@@ -69,7 +68,7 @@ class AuditRecorder:
             "timings": {"total_ms": trace.ms(record.total_s)},
             "status": record.status,
         }
-        self._log.write(line, lambda: _call_content(record))
+        self._log.write(line, lambda: _prompt(record), record.reply)
 
     def _log_weights(self, digests: Mapping[str, str]) -> None:
         self._log.write({"kind": WEIGHTS, "cappella": __version__, "weights": digests})
@@ -104,6 +103,5 @@ def _run_content(record: RunRecord) -> Json:
     return {"messages": list(record.prompt.messages), "answer": answer}
 
 
-def _call_content(record: CallRecord) -> Json:
-    prompt = {name: record.request[name] for name in _PROMPT_FIELDS if name in record.request}
-    return {**prompt, "answer": transcript.answer(record.reply)}
+def _prompt(record: CallRecord) -> Json:
+    return {name: record.request[name] for name in _PROMPT_FIELDS if name in record.request}

@@ -13,6 +13,14 @@ _ANSWER_FIELDS = ("choices", "output", "content")
 
 def answer(reply: bytes) -> Any:
     """The answer objects of a complete reply, or the joined text of each answer of a stream."""
+    try:
+        return _answer(reply)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # A server of somebody else's may say anything; the line is kept.
+        return None
+
+
+def _answer(reply: bytes) -> Any:
     events = sse.events(reply)
     if not events:
         body = _parse(reply)
