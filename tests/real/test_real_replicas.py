@@ -1,4 +1,4 @@
-"""Two real vLLM servers of one model, attached by their addresses: one of them is killed under many requests."""
+"""Two real vLLM servers of one model, attached by their addresses or started here: one of them is killed under many requests."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -84,13 +84,7 @@ def test_a_server_killed_under_many_requests_costs_none_of_them(tmp_path: Path) 
         (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
         gateway = stack.enter_context(deployed(tmp_path / "c.yaml", tmp_path / "logs"))
         assert wait_for(lambda: [each["state"] for each in replicas(gateway)] == ["ready", "ready"], 60)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            asked = [pool.submit(ask, gateway, ("voice", "cappella/default")[number % 2]) for number in range(REQUESTS)]
-            assert wait_for(lambda: sum(each.done() for each in asked) >= 10, 300)
-            os.killpg(servers[0][1].pid, signal.SIGKILL)
-            assert sum(each.done() for each in asked) < REQUESTS - AT_ONCE
-            replies = [each.result() for each in asked]
-        assert [reply for status, reply in replies if status != 200] == []
+        assert lost(gateway, lambda: os.killpg(servers[0][1].pid, signal.SIGKILL)) == []
         assert wait_for(lambda: [each["state"] for each in replicas(gateway)] == ["unhealthy", "ready"], 60)
         assert replicas(gateway)[0]["failed"] >= 1
         assert gateway.get("/ready")["ready"] is True
@@ -99,6 +93,31 @@ def test_a_server_killed_under_many_requests_costs_none_of_them(tmp_path: Path) 
         assert 'replica="voice-2"' in next(
             line for line in page.splitlines() if line.startswith("vllm:num_requests_running")
         )
+
+
+def test_an_engine_killed_under_many_requests_costs_none_of_them_and_comes_back(tmp_path: Path) -> None:
+    voice = {"weights": str(SOPRANO), "replicas": 2, "max_model_len": 1024, "kv_cache_bytes": "128MiB"}
+    voice |= {"max_num_seqs": 8, "enforce_eager": True}
+    default = {"panel": ["voice"] * 3, "judge": "voice", "analysis": "off", "quorum": 1}
+    config = {"models": {"voice": voice}, "ensembles": {"default": default}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    with deployed(tmp_path / "c.yaml", tmp_path / "logs") as gateway:
+        assert wait_for(lambda: [each["state"] for each in replicas(gateway)] == ["ready", "ready"], 200)
+        assert (tmp_path / "logs" / "voice-2.log").exists()
+        assert lost(gateway, lambda: os.kill(gateway.engine_core("voice"), signal.SIGKILL)) == []
+        assert wait_for(lambda: [each["state"] for each in replicas(gateway)] == ["ready", "ready"], 200)
+        assert gateway.get("/api/machine")["engines"]["voice"]["restarts"] == 1
+
+
+def lost(gateway: Deployment, kill: Callable[[], None]) -> list[Any]:
+    """The replies to many requests that have another status than 200, where something is killed meanwhile."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = [pool.submit(ask, gateway, ("voice", "cappella/default")[number % 2]) for number in range(REQUESTS)]
+        assert wait_for(lambda: sum(each.done() for each in asked) >= 10, 300)
+        kill()
+        assert sum(each.done() for each in asked) < REQUESTS - AT_ONCE
+        replies = [each.result() for each in asked]
+    return [reply for status, reply in replies if status != 200]
 
 
 def replicas(gateway: Deployment) -> list[dict[str, Any]]:
