@@ -96,6 +96,9 @@ def plan(
     gpus: Annotated[
         str | None, typer.Option(help="Plan for these GPUs instead of this machine: H100, 2x24GiB, or 24GiB,2xL40S.")
     ] = None,
+    nodes: Annotated[
+        str | None, typer.Option(help="Plan for a cluster of these nodes instead: a:8x80GiB,b:2x24GiB.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, sizes in bytes.")] = False,
 ) -> None:
     """Show what fits where before anything loads: weights, KV cache and GPUs of each model. Starts nothing.
@@ -103,10 +106,15 @@ def plan(
     If the models do not fit, the exit code is 2 and the error names the cheapest changes that would help.
     """
     from cappella.config import load
+    from cappella.errors import ConfigError
+    from cappella.placement import cluster as clusters
     from cappella.placement import machine, report
 
     with one_line_errors():
-        report.show(load.load(config), machine.described(gpus) if gpus else None, as_json)
+        if gpus and nodes:
+            raise ConfigError("--gpus and --nodes", "they exclude each other", "Name the GPUs of each node in --nodes")
+        on = clusters.described(nodes) if nodes else machine.described(gpus) if gpus else None
+        report.show(load.load(config), on, as_json)
 
 
 @app.command()
