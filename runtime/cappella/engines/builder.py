@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cappella.config import Config, Model, paths
 from cappella.engines import backends, memory_use
-from cappella.engines.base import HoldAwake
+from cappella.engines.base import EngineServer, HoldAwake
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.deployment import Deployment
 from cappella.engines.gpu_memory import GpuMemory, Sleep, SleepTurns
@@ -66,12 +66,18 @@ class EngineBuilder:
         self._in_sleep_mode: frozenset[str] = frozenset()
         self._sleep_turns = SleepTurns()
         self._builds = 0
+        self._cluster: backends.RayLaunchers | None = None
         self.launchers: dict[frozenset[tuple[str, str]], Launcher] = {}
 
     def add_engines(self, new: Deployment, names: Iterable[str]) -> None:
         """Add the engines of these models to a deployment. Raises ConfigError."""
         names = set(names)
-        self._in_sleep_mode = _models_in_sleep_mode(new) if new.plan.machine.gpu else frozenset()
+        on = new.plan.machine
+        self._in_sleep_mode = _models_in_sleep_mode(new) if on.gpu and not on.is_cluster else frozenset()
+        if on.is_cluster and self._cluster is None:
+            self._cluster = backends.cluster_launchers(new.config, new.plan)
+            # Each node has processors of its own.
+            self._start_slots = asyncio.Semaphore(len(new.config.local))
         for name, remote in new.config.remote.items():
             if name in names:
                 new.engines[name] = engine = backends.remote_engine(name, remote)
@@ -98,14 +104,16 @@ class EngineBuilder:
         hold_awake = self._hold_awake(placed, idleness)
         keep_awake = idleness.keep_awake if idleness else nullcontext
         context = ContextSize(model.context_tokens, found.longest_token_chars or LONGEST_TOKEN_CHARS)
-        new.engines.update(
-            backends.local_engines(
-                socket, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
-            )
+        address = backends.NOWHERE if self._cluster else socket
+        engines = backends.local_engines(
+            address, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
         )
-        env = self._environment(new, name, cpu_threads)
+        new.engines.update(engines)
+        launcher = self._on_node(new, name, engines.values()) or self._launcher(
+            self._environment(new, name, cpu_threads)
+        )
         spec = self._spec(new, name, private, socket)
-        new.lifecycles[name] = Lifecycle(new.engines[name], self._launcher(env), spec, self._start_slots, idleness)
+        new.lifecycles[name] = Lifecycle(new.engines[name], launcher, spec, self._start_slots, idleness)
         if placed.turn:
             new.lifecycles[name].start_asleep()
 
@@ -127,15 +135,14 @@ class EngineBuilder:
 
     def _spec(self, new: Deployment, name: str, private: Path, socket: Path) -> EngineSpec:
         model, placed, on = new.config.local[name], new.plan.placed[name], new.plan.machine
+        uds = None if on.is_cluster else socket
         sleep_mode, free_graphs = name in self._in_sleep_mode, new.config.placement.sleepers_free_graphs
         numa_nodes = on.numa_nodes(placed.gpus)
         return EngineSpec(
-            arguments=backends.server_arguments(
-                name, model, placed, socket, sleep_mode, free_graphs, numa_nodes, on.gpu
-            ),
+            arguments=backends.server_arguments(name, model, placed, uds, sleep_mode, free_graphs, numa_nodes, on.gpu),
             folder=private,
             log=self._log_dir / f"{name}.log",
-            memory=self._gpu_memory(new, placed, sleep_mode) if on.gpu else None,
+            memory=self._gpu_memory(new, placed, sleep_mode) if on.gpu and not on.is_cluster else None,
             start_times=StartTimes(paths.state_dir() / "start-times.json", _files(model, new.fingerprints[name])),
             backoff=self._backoff,
             hung_after_s=model.hung_after_s,
@@ -149,6 +156,17 @@ class EngineBuilder:
         sleep = Sleep(frees, SLEEP_KEEPS_FACTOR * asleep * count) if sleep_mode else None
         free, held = partial(gpus.free_bytes, placed.gpus), memory_use.gpu_bytes
         return GpuMemory(free, placed.total_bytes, sleep, placed.gpus, held, self._sleep_turns)
+
+    def _on_node(self, new: Deployment, name: str, engines: Iterable[EngineServer]) -> Launcher | None:
+        """What starts the model's server on a node of the plan's cluster, if it has one."""
+        if self._cluster is None:
+            return None
+        model, placed = new.config.local[name], new.plan.placed[name]
+        node = new.plan.machine.node_of(placed.gpus)
+        beside = sum(new.plan.machine.node_of(each.gpus) == node for each in new.plan.placed.values())
+        launcher = self._cluster.launcher(name, model, placed, beside, backends.movers(engines))
+        self.launchers[frozenset({("model", name)})] = launcher
+        return launcher
 
     def _launcher(self, env: Mapping[str, str]) -> Launcher:
         """The one for this environment: some variables are read as modules are imported."""

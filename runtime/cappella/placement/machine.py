@@ -71,6 +71,10 @@ class Machine:
         """The node of each device, in the order of `devices`."""
         return [device.node for device in self.devices]
 
+    def node_of(self, indices: Sequence[int]) -> str | None:
+        """The node of these devices, which are all on one."""
+        return next(device.node for device in self.devices if device.index in indices)
+
     def limited(self, memory_bytes: int) -> "Machine":
         """The same machine with at most this much available on each device."""
         devices = [replace(each, free_bytes=min(each.free_bytes, memory_bytes)) for each in self.devices]
