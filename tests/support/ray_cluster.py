@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on loopback, as a process of its own: `python -m support.ray_cluster FOLDER MEMORY_BYTES`.
+"""A Ray cluster of two nodes on this machine, as a process of its own: `python -m support.ray_cluster FOLDER MEMORY_BYTES`.
 
 It prints one line of JSON with the address and the process id of each node's raylet, and stops them when its standard input ends.
 """
@@ -67,7 +67,7 @@ def free_port() -> int:
 def main(folder: str, memory_bytes: int) -> None:
     """Start the nodes, and stop them when standard input ends."""
     cluster_utils: Any = import_module("ray.cluster_utils")
-    shared = {"num_cpus": 1, "memory": memory_bytes, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
+    shared = {"num_cpus": 1, "memory": memory_bytes, "object_store_memory": 80 << 20}
     # With ports of its own choice a node waits 15 s for its agents' files, which is too short on a busy machine.
     first, second = ({name: free_port() for name in AGENT_PORTS} for _ in NODES)
     head = {**shared, **first, "include_dashboard": False, "node_name": NODES[0], "temp_dir": folder}
