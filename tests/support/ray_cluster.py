@@ -40,12 +40,23 @@ def ray_cluster(folder: Path, memory_bytes: int) -> Iterator[RayCluster]:
     found = util.find_spec("ray")
     assert found is not None
     assert found.origin is not None
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file), "RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": "120000"}
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "runtime"), str(Path(found.origin).parents[1])]
+    own = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_agent_register_timeout_ms": "120000",
+    }
+    paths = [
+        str(Path(__file__).parents[1]),
+        str(Path(__file__).parents[2] / "runtime"),
+        str(Path(found.origin).parents[1]),
+    ]
     command = [sys.executable, "-m", "support.ray_cluster", str(folder / "ray"), str(memory_bytes)]
     env = {**os.environ, **own, "PYTHONPATH": os.pathsep.join(paths)}
     with (folder / "cluster.log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env, text=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env, text=True
+        )
     assert process.stdin
     assert process.stdout
     try:
