@@ -13,8 +13,8 @@ from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.http_engine import HttpEngine
 from cappella.engines.launcher import Launcher
 from cappella.engines.process.process import ForkServer
-from cappella.engines.ray import nodes
 from cappella.engines.ray import launcher as ray_launcher
+from cappella.engines.ray import nodes
 from cappella.engines.ray.launcher import MoveTo, RayLaunchers
 from cappella.engines.ray.nodes import Nodes
 from cappella.engines.remote import OpenAIEngine
