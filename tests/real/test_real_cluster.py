@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -110,9 +111,13 @@ def engine(gateway: Deployment, name: str) -> Any:
     return gateway.get("/ready")["engines"][name]
 
 
-def node_in_log(gateway: Deployment, name: str) -> str:
+def last_in_log(gateway: Deployment, name: str, begins: str) -> str:
     lines = (gateway.log_dir / f"{name}.log").read_text().splitlines()
-    return next(line.split()[4] for line in lines if line.startswith("cappella: starting on node "))
+    return next(line.removeprefix(begins) for line in reversed(lines) if line.startswith(begins))
+
+
+def node_in_log(gateway: Deployment, name: str) -> str:
+    return last_in_log(gateway, name, "cappella: starting on node ").split()[0]
 
 
 def restarted_after(gateway: Deployment, name: str, pid: int) -> Any:
@@ -133,12 +138,11 @@ def test_a_panel_on_two_nodes_answers_and_nobody_without_the_key_reaches_its_eng
 ) -> None:
     assert ask(gateway)["choices"][0]["message"]["content"]
     assert {node_in_log(gateway, name) for name in MODELS} == set(cluster.raylets)
-    words = command_of(server_of(weights, "soprano")).split()
-    host, port = words[words.index("--host") + 1], words[words.index("--port") + 1]
-    assert host == cluster.address.rpartition(":")[0]
+    base = last_in_log(gateway, "soprano", "cappella: the server listens at ").removesuffix("/v1")
+    assert urlsplit(base).hostname == cluster.address.rpartition(":")[0]
     for path in ("/health", "/metrics", "/v1/models", "/tokenize"):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=30)
+            urllib.request.urlopen(base + path, timeout=30)
         assert refused.value.code == 401
         refused.value.close()
     environment = Path(f"/proc/{server_of(weights, 'soprano')}/environ").read_bytes()

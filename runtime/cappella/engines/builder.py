@@ -17,6 +17,7 @@ from cappella.engines.idleness import Idleness
 from cappella.engines.launcher import Launcher
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
+from cappella.engines.ray.launcher import RayLaunchers
 from cappella.engines.remote import Attachment
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.spec import Backoff, EngineSpec
@@ -66,7 +67,7 @@ class EngineBuilder:
         self._in_sleep_mode: frozenset[str] = frozenset()
         self._sleep_turns = SleepTurns()
         self._builds = 0
-        self._cluster: backends.RayLaunchers | None = None
+        self._cluster: RayLaunchers | None = None
         self.launchers: dict[frozenset[tuple[str, str]], Launcher] = {}
 
     def add_engines(self, new: Deployment, names: Iterable[str]) -> None:

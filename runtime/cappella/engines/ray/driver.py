@@ -67,6 +67,7 @@ class _Driver:
             waiting = tasks.create_task(_tell_of_wait())
             base = await engine.start.remote(self._order, host, gpus)
             waiting.cancel()
+        print(f"cappella: the server listens at {base}", flush=True)
         self._tell({"base": base})
         while True:
             part: Part = await engine.follow.remote()

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +28,7 @@ def main(address: str) -> None:
     print(json.dumps(told))
 
 
-def _told(node: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def _told(node: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     # What Ray may use of the main memory, as `ray start --memory` says.
     limit = int(node["Resources"].get("memory", 0))
     if not own["gpu"]:
