@@ -24,6 +24,8 @@ from cappella.engines.vllm import key_check, own_parser, server_args, startup_st
 from cappella.engines.vllm.client import VllmEngine
 from cappella.engines.vllm.pooling import PoolingEngine
 from cappella.errors import ConfigError
+from cappella.placement import machine
+from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
 from cappella.types import Capabilities
 
@@ -58,6 +60,11 @@ def launcher(env: Mapping[str, str], log: Path) -> Launcher:
 def cluster(config: Config) -> Nodes:
     """The nodes of the config's Ray cluster. Raises ConfigError."""
     return nodes.read(config.placement.ray or Ray(), config.server)
+
+
+def machine_for(config: Config) -> Machine:
+    """Where the local models of a config run: the nodes of its Ray cluster, or this machine. Raises ConfigError."""
+    return cluster(config).machine if config.placement.ray and config.local else machine.own()
 
 
 def cluster_launchers(config: Config, plan: Plan) -> RayLaunchers:

@@ -38,8 +38,7 @@ class Supervisor:
     ) -> None:
         if config.local:
             backends.require_installed()
-        on_cluster = config.placement.ray and config.local
-        own = backends.cluster(config).machine if on_cluster else machine.own()
+        own = backends.machine_for(config)
         plan = advice.plan(config, own)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
         self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and plan.machine.gpu else None
