@@ -18,6 +18,7 @@ from typing import Any
 INSTALLED = util.find_spec("ray") is not None
 TOKEN = "a-token-of-at-least-thirty-two-characters"
 NODES = ("near", "far")
+FAR_HOST = "127.0.0.2"
 AGENT_PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 STOP_TIMEOUT_S = 120
 
@@ -82,9 +83,11 @@ def main(folder: str, memory_bytes: int) -> None:
     # With ports of its own choice a node waits 15 s for its agents' files, which is too short on a busy machine.
     first, second = ({name: free_port() for name in AGENT_PORTS} for _ in NODES)
     head = {**shared, **first, "include_dashboard": False, "node_name": NODES[0], "temp_dir": folder}
+    # An address of its own: who connects to the cluster belongs to a node of its own machine, by address, and ends with that.
+    far = {"node_name": NODES[1], "node_ip_address": FAR_HOST}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
-        nodes = {NODES[0]: cluster.head_node, NODES[1]: cluster.add_node(**shared, **second, node_name=NODES[1])}
+        nodes = {NODES[0]: cluster.head_node, NODES[1]: cluster.add_node(**shared, **second, **far)}
         raylets = {name: node.all_processes["raylet"][0].process.pid for name, node in nodes.items()}
         print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
         sys.stdin.read()
