@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "runtime": "ensemble tools engines config errors types",
     "ensemble": "tools extraction engines config errors types vocabulary background threads",
     "tools": "engines sealing config errors types vocabulary background threads database version schema_size",
-    "engines": "placement sealing config errors types vocabulary sse background threads",
+    "engines": "placement sealing config errors types vocabulary sse background threads version",
     "bundle": "placement config errors vocabulary",
     "placement": "config errors vocabulary",
     "extraction": "vocabulary",

@@ -154,6 +154,15 @@ def test_a_plan_is_a_table_and_a_bar_and_the_same_as_json(tmp_path: Path) -> Non
     assert [device["total_bytes"] for device in plan["devices"]] == [24 << 30] * 2
 
 
+def test_a_plan_over_nodes_names_them_and_says_what_a_run_sends(tmp_path: Path) -> None:
+    config = str(deployment(tmp_path))
+    shown = cappella("plan", config, "--nodes", "a:24GiB,b:24GiB", COLUMNS="120").stdout
+    assert "a GPU 0" in shown
+    assert "over the network" in shown
+    refused = cappella("plan", config, "--nodes", "24GiB")
+    assert (refused.returncode, "--nodes" in refused.stderr) == (2, True)
+
+
 def test_a_plan_for_this_machine_is_made_without_a_gpu(tmp_path: Path) -> None:
     config = deployment(tmp_path)
     assert "no GPU" in cappella("plan", str(config), COLUMNS="120").stdout

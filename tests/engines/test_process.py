@@ -10,7 +10,7 @@ import pytest
 from cappella.config import Config, Model
 from cappella.engines import address
 from cappella.engines.backends import STARTUP_STAGES
-from cappella.engines.process import process
+from cappella.engines.process import logged
 from cappella.engines.process.process import EngineProcess
 from cappella.engines.supervisor import Supervisor
 from cappella.engines.vllm import server_args
@@ -159,7 +159,7 @@ async def test_the_reason_of_a_death_by_a_signal_is_the_signal_whatever_the_log_
 async def test_an_error_that_the_engine_survived_is_not_what_it_dies_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "HEALTHY_MARK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(logged, "HEALTHY_MARK_INTERVAL_S", 0.0)
     forks = fork_server(
         tmp_path / "modules", "def main():\n    print('ValueError: bad', flush=True); import time; time.sleep(600)"
     )

@@ -96,17 +96,25 @@ def plan(
     gpus: Annotated[
         str | None, typer.Option(help="Plan for these GPUs instead of this machine: H100, 2x24GiB, or 24GiB,2xL40S.")
     ] = None,
+    nodes: Annotated[
+        str | None, typer.Option(help="Plan for a cluster of these nodes instead: a:8x80GiB,b:2x24GiB.")
+    ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Plan for the nodes of the Ray cluster that this machine belongs to.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, sizes in bytes.")] = False,
 ) -> None:
     """Show what fits where before anything loads: weights, KV cache and GPUs of each model. Starts nothing.
 
     If the models do not fit, the exit code is 2 and the error names the cheapest changes that would help.
     """
+    from cappella.cli import planned
     from cappella.config import load
-    from cappella.placement import machine, report
+    from cappella.placement import report
 
     with one_line_errors():
-        report.show(load.load(config), machine.described(gpus) if gpus else None, as_json)
+        read = load.load(config)
+        report.show(read, planned.machine_of(read, gpus, nodes, cluster), as_json)
 
 
 @app.command()

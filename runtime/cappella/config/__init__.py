@@ -10,7 +10,7 @@ from cappella.config.documents import Documents
 from cappella.config.ensembles import Ensemble, Judge, Member, Preset, seats
 from cappella.config.fields import Name
 from cappella.config.models import AnyModel, Model, RemoteModel, with_adapters
-from cappella.config.server import Audit, Batch, Placement, Runs, Server, Tls, Tracing
+from cappella.config.server import Audit, Batch, Placement, Ray, Runs, Server, Tls, Tracing
 from cappella.config.tools import AnyTool, CommandTool, UrlTool
 from cappella.types import Frozen
 
@@ -29,6 +29,7 @@ __all__ = [
     "Model",
     "Placement",
     "Preset",
+    "Ray",
     "RemoteModel",
     "Runs",
     "Server",

@@ -13,11 +13,13 @@ from cappella.config import (
     Judge,
     Member,
     Model,
+    Placement,
     Preset,
     RemoteModel,
     Server,
     Tls,
     cards,
+    cluster,
     document_folders,
     tool_places,
     tool_seats,
@@ -50,6 +52,7 @@ def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
         tool_places.check,
         _check_aliases,
         document_folders.check,
+        cluster.check,
         tool_seats.check,
     )
     raise_all([error for check in checks for error in check(path, root, config)])
@@ -90,7 +93,15 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
     tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
     documents = {name: document_folders.with_paths(each, folder) for name, each in config.documents.items()}
     resolved = server.model_copy(update={**paths, **files, "batch": batch, "tls": tls})
-    return config.model_copy(update={"models": models, "tools": tools, "documents": documents, "server": resolved})
+    parts = {"models": models, "tools": tools, "documents": documents, "server": resolved}
+    return config.model_copy(update={**parts, "placement": _placement_with_paths(config.placement, folder)})
+
+
+def _placement_with_paths(placement: Placement, folder: Path) -> Placement:
+    if placement.ray is None or placement.ray.token_file is None:
+        return placement
+    ray = placement.ray.model_copy(update={"token_file": folder / placement.ray.token_file.expanduser()})
+    return placement.model_copy(update={"ray": ray})
 
 
 def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | RemoteModel:

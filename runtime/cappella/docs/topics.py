@@ -16,6 +16,7 @@ NAMES = (
     "batch",
     "documents",
     "operations",
+    "cluster",
     "air-gap",
     "troubleshooting",
     "how-it-works",

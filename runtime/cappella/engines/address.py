@@ -12,12 +12,13 @@ KEEP_ALIVE_S = 15.0
 class Address:
     """Where a server listens: `base` is the URL of its API, including /v1, over a Unix `socket` if there is one.
 
-    A server on a socket was started by Cappella, and has the model under the name that clients use.
+    One that was `started_here`, as each on a socket was, is Cappella's own, and has the model under the name that clients use.
     """
 
     base: str = "http://engine/v1"
     socket: Path | None = None
     key: str | None = field(default=None, repr=False)
+    started_here: bool = False
 
     def url(self, path: str) -> str:
         """The URL of a path: /v1/... is below `base`, any other, such as /metrics, beside it."""

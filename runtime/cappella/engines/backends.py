@@ -5,20 +5,28 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
-from cappella.config import Model, RemoteModel
+from cappella.config import Config, Model, Ray, RemoteModel
 from cappella.engines.address import Address
 from cappella.engines.base import HoldAwake, KeepAwake, SingleServer
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
+from cappella.engines.http_engine import HttpEngine
 from cappella.engines.launcher import Launcher
 from cappella.engines.process.process import ForkServer
+from cappella.engines.ray import launcher as ray_launcher
+from cappella.engines.ray import nodes
+from cappella.engines.ray.launcher import MoveTo, RayLaunchers
+from cappella.engines.ray.nodes import Nodes
 from cappella.engines.remote import OpenAIEngine
 from cappella.engines.sanitize import WELL_KNOWN_SPECIAL_TOKENS, Sanitizer
 from cappella.engines.status import EngineStatus
-from cappella.engines.vllm import own_parser, server_args, startup_stages
+from cappella.engines.vllm import key_check, own_parser, server_args, startup_stages
 from cappella.engines.vllm.client import VllmEngine
 from cappella.engines.vllm.pooling import PoolingEngine
 from cappella.errors import ConfigError
+from cappella.placement import machine
+from cappella.placement.machine import Machine
+from cappella.placement.planner import Plan
 from cappella.types import Capabilities
 
 SERVER_MODULE = "cappella.engines.vllm.server_main"
@@ -28,6 +36,9 @@ MAX_SOCKET_NAME_BYTES = server_args.MAX_SOCKET_NAME_BYTES
 
 server_arguments = server_args.arguments
 server_environment = server_args.environment
+listening = server_args.listening
+KEY = key_check.KEY
+NOWHERE = ray_launcher.NOWHERE
 
 
 def require_installed() -> None:
@@ -46,8 +57,28 @@ def launcher(env: Mapping[str, str], log: Path) -> Launcher:
     return ForkServer(SERVER_MODULE, STARTUP_STAGES, env, log)
 
 
+def cluster(config: Config) -> Nodes:
+    """The nodes of the config's Ray cluster. Raises ConfigError."""
+    return nodes.read(config.placement.ray or Ray(), config.server)
+
+
+def machine_for(config: Config) -> Machine:
+    """Where the local models of a config run: the nodes of its Ray cluster, or this machine. Raises ConfigError."""
+    return cluster(config).machine if config.placement.ray and config.local else machine.own()
+
+
+def cluster_launchers(config: Config, plan: Plan) -> RayLaunchers:
+    """What starts servers on the nodes of a plan over the config's Ray cluster."""
+    return RayLaunchers(config, plan, STARTUP_STAGES)
+
+
+def movers(engines: Iterable[SingleServer]) -> list[MoveTo]:
+    """What moves the clients of one server to where it listens now."""
+    return [engine.move_to for engine in engines if isinstance(engine, HttpEngine)]
+
+
 def local_engines(
-    socket: Path,
+    socket: Path | Address,
     names: Iterable[str],
     status: EngineStatus,
     sanitizer: Sanitizer,
@@ -56,7 +87,7 @@ def local_engines(
     context: ContextSize | None = None,
     keep_awake: KeepAwake = nullcontext,
 ) -> dict[str, SingleServer]:
-    """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
+    """The clients of a server that Cappella starts, on a socket or a node: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()
     kind = VllmEngine if capabilities.writes else PoolingEngine
     return {

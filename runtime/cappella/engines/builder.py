@@ -17,6 +17,7 @@ from cappella.engines.idleness import Idleness
 from cappella.engines.launcher import Launcher
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
+from cappella.engines.ray.launcher import RayLaunchers
 from cappella.engines.remote import Attachment
 from cappella.engines.replicas.replica import Calls, Replica
 from cappella.engines.replicas.replicas import Replicas
@@ -68,12 +69,18 @@ class EngineBuilder:
         self._in_sleep_mode: frozenset[str] = frozenset()
         self._sleep_turns = SleepTurns()
         self._builds = 0
+        self._cluster: RayLaunchers | None = None
         self.launchers: dict[frozenset[tuple[str, str]], Launcher] = {}
 
     def add_engines(self, new: Deployment, names: Iterable[str]) -> None:
         """Add the engines of these models to a deployment. Raises ConfigError."""
         names = set(names)
-        self._in_sleep_mode = _engines_in_sleep_mode(new) if new.plan.machine.gpu else frozenset()
+        on = new.plan.machine
+        self._in_sleep_mode = _engines_in_sleep_mode(new) if on.gpu and not on.is_cluster else frozenset()
+        if on.is_cluster and self._cluster is None:
+            self._cluster = backends.cluster_launchers(new.config, new.plan)
+            # Each node has processors of its own.
+            self._start_slots = asyncio.Semaphore(len(new.plan.placed))
         for name, remote in new.config.remote.items():
             if name in names:
                 self._attach(new, name, remote)
@@ -119,12 +126,15 @@ class EngineBuilder:
         hold_awake = self._hold_awake(placed, idleness)
         keep_awake = idleness.keep_awake if idleness else nullcontext
         context = ContextSize(model.context_tokens, found.longest_token_chars or LONGEST_TOKEN_CHARS)
+        address = backends.NOWHERE if self._cluster else socket
         clients = backends.local_engines(
-            socket, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
+            address, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
         )
-        env = self._environment(new, name, server)
+        launcher = self._on_node(new, name, server, clients.values()) or self._launcher(
+            self._environment(new, name, server)
+        )
         spec = self._spec(new, name, server, private, socket)
-        lifecycle = Lifecycle(clients[name], self._launcher(env), spec, self._start_slots, idleness)
+        lifecycle = Lifecycle(clients[name], launcher, spec, self._start_slots, idleness)
         new.lifecycles[server] = lifecycle
         if placed.turn:
             lifecycle.start_asleep()
@@ -149,15 +159,14 @@ class EngineBuilder:
 
     def _spec(self, new: Deployment, name: str, server: str, private: Path, socket: Path) -> EngineSpec:
         model, placed, on = new.config.local[name], new.plan.placed[server], new.plan.machine
+        uds = None if on.is_cluster else socket
         sleep_mode, free_graphs = server in self._in_sleep_mode, new.config.placement.sleepers_free_graphs
         numa_nodes = on.numa_nodes(placed.gpus)
         return EngineSpec(
-            arguments=backends.server_arguments(
-                name, model, placed, socket, sleep_mode, free_graphs, numa_nodes, on.gpu
-            ),
+            arguments=backends.server_arguments(name, model, placed, uds, sleep_mode, free_graphs, numa_nodes, on.gpu),
             folder=private,
             log=self._log_dir / f"{server}.log",
-            memory=self._gpu_memory(new, placed, sleep_mode) if on.gpu else None,
+            memory=self._gpu_memory(new, placed, sleep_mode) if on.gpu and not on.is_cluster else None,
             start_times=StartTimes(paths.state_dir() / "start-times.json", _files(model, new.fingerprints[name])),
             backoff=self._backoff,
             hung_after_s=model.hung_after_s,
@@ -171,6 +180,17 @@ class EngineBuilder:
         sleep = Sleep(frees, SLEEP_KEEPS_FACTOR * asleep * count) if sleep_mode else None
         free, held = partial(gpus.free_bytes, placed.gpus), memory_use.gpu_bytes
         return GpuMemory(free, placed.total_bytes, sleep, placed.gpus, held, self._sleep_turns)
+
+    def _on_node(self, new: Deployment, name: str, server: str, engines: Iterable[SingleServer]) -> Launcher | None:
+        """What starts one of the model's servers on a node of the plan's cluster, if it has one."""
+        if self._cluster is None:
+            return None
+        model, placed = new.config.local[name], new.plan.placed[server]
+        node = new.plan.machine.node_of(placed.gpus)
+        beside = sum(new.plan.machine.node_of(each.gpus) == node for each in new.plan.placed.values())
+        launcher = self._cluster.launcher(server, model, placed, beside, backends.movers(engines))
+        self.launchers[frozenset({("server", server)})] = launcher
+        return launcher
 
     def _launcher(self, env: Mapping[str, str]) -> Launcher:
         """The one for this environment: some variables are read as modules are imported."""

@@ -115,6 +115,8 @@ def plan_change(old: Deployment, config: Config, now: Machine) -> Change:
     added = tuple(name for name in config.models if name not in kept)
     removed = tuple(name for name in old.config.models if name not in kept)
     uses_memory = any(name not in config.remote for name in added) or any(name in old.config.local for name in removed)
+    if uses_memory and old.machine.is_cluster:
+        raise ConfigError("placement.ray", "models on a cluster cannot be changed by a reload", "Restart the server")
     if uses_memory and (old.plan.turns or config.placement.swap):
         raise ConfigError("placement.swap", "swapped models cannot be changed by a reload", "Restart the server")
     # The plan places replicas, and cannot be told where they are: those that stay count as memory in use.

@@ -153,7 +153,7 @@ class HttpEngine:
     @property
     def _is_local(self) -> bool:
         """Whether Cappella started the server, and so knows how."""
-        return self._address.socket is not None
+        return self._address.socket is not None or self._address.started_here
 
     async def _require_compilable(self, prompt: Prompt) -> None:
         """Raises EngineRejected for a form of an answer that the server would refuse, where that is known before."""
@@ -198,6 +198,11 @@ class HttpEngine:
             for reply in list(self._replies):
                 reply.close()
             await session.close()
+
+    async def move_to(self, address: Address) -> None:
+        """Drop all connections, and call the server at another address from now on."""
+        await self.close()
+        self._address = address
 
     @property
     def _http(self) -> aiohttp.ClientSession:

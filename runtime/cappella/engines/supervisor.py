@@ -38,7 +38,7 @@ class Supervisor:
     ) -> None:
         if config.local:
             backends.require_installed()
-        own = machine.own()
+        own = backends.machine_for(config)
         plan = advice.plan(config, own)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
         self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and plan.machine.gpu else None
@@ -96,7 +96,8 @@ class Supervisor:
 
     def compare(self, config: Config) -> Change:
         """The change that another config needs. Raises ConfigError or DoesNotFit, as a start with it would."""
-        return deployment.plan_change(self.deployment, config, machine.own())
+        old = self.deployment
+        return deployment.plan_change(old, config, old.machine if old.machine.is_cluster else machine.own())
 
     def prepare(self, change: Change) -> Deployment:
         """The deployment after a change: the kept engines, and new ones for `start_engines`. Raises ConfigError."""

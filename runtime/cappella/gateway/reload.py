@@ -159,7 +159,7 @@ def _require_reloadable(old: Config, new: Config) -> None:
     """Raises ConfigError for a change that needs a restart."""
     fixed = [name for name in type(new.server).model_fields if name not in RELOADABLE]
     pairs = [(f"server.{name}", getattr(old.server, name), getattr(new.server, name)) for name in fixed]
-    for key in ("mps", "sleepers_free_graphs"):
+    for key in ("mps", "sleepers_free_graphs", "ray"):
         pairs.append((f"placement.{key}", getattr(old.placement, key), getattr(new.placement, key)))
     for key, before, after in pairs:
         if before != after:

@@ -29,6 +29,7 @@ class Device:
     """One GPU, or the machine's memory. `index` is CUDA's; `free_bytes` are available; `numa_node` is the GPU's.
 
     `kind` and `capability` are None for what is not a GPU, or not known; `linked` is whether it has NVLink to another.
+    In a cluster `index` counts over all nodes, `node` is the name of the device's node, and `index_there` its index on it.
     """
 
     name: str
@@ -39,11 +40,13 @@ class Device:
     kind: GpuKind | None = None
     capability: tuple[int, int] | None = None
     linked: bool | None = None
+    node: str | None = None
+    index_there: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`devices` has linked GPUs side by side, because models are split over neighbours first.
+    """`devices` has linked GPUs side by side, because models are split over neighbours first. Those of a cluster are of several nodes.
 
     `slow_in_16_bits` is a CPU that computes several times faster in float32.
     """
@@ -58,6 +61,19 @@ class Machine:
         wanted = [node for node in (nodes[index] for index in indices) if node is not None]
         several = len(set(nodes.values())) > 1 and len(wanted) == len(indices)
         return wanted if several and all(_may_bind(node) for node in set(wanted)) else ()
+
+    @property
+    def is_cluster(self) -> bool:
+        return any(device.node is not None for device in self.devices)
+
+    @property
+    def nodes(self) -> Sequence[str | None]:
+        """The node of each device, in the order of `devices`."""
+        return [device.node for device in self.devices]
+
+    def node_of(self, indices: Sequence[int]) -> str | None:
+        """The node of these devices, which are all on one."""
+        return next(device.node for device in self.devices if device.index in indices)
 
     def limited(self, memory_bytes: int) -> "Machine":
         """The same machine with at most this much available on each device."""

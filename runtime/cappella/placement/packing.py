@@ -31,17 +31,19 @@ class Item:
 class _Search:
     capacities: Sequence[int]
     used: list[int]
+    nodes: Sequence[str | None]
     best: tuple[int, float, Spans] | None = None
     chosen: dict[str, tuple[int, ...]] = field(default_factory=dict)
     steps: int = 0
 
 
-def pack(items: Sequence[Item], capacities: Sequence[int]) -> Spans | None:
+def pack(items: Sequence[Item], capacities: Sequence[int], nodes: Sequence[str | None] = ()) -> Spans | None:
     """The assignment with the fewest splits and, among those, the most even use of the GPUs; None if there is none.
 
-    Even use means the smallest sum of the squared shares in use.
+    Even use means the smallest sum of the squared shares in use. `nodes` has the node of each GPU, if they are of several: no
+    model is split over two.
     """
-    search = _Search(capacities, [0] * len(capacities))
+    search = _Search(capacities, [0] * len(capacities), nodes or [None] * len(capacities))
     ordered = sorted(items, key=lambda item: (item.pinned is None, -item.size_bytes, item.name))
     _place(search, ordered, splits=0, crowding=0.0)
     return search.best[2] if search.best else None
@@ -76,6 +78,8 @@ def _spans(search: _Search, item: Item) -> Iterator[tuple[tuple[int, ...], int]]
     for count, size in sorted(item.min_bytes.items()):
         seen = set()
         for span in _sets(len(search.capacities), count) if item.pinned is None else [item.pinned]:
+            if len({search.nodes[gpu] for gpu in span}) > 1:
+                continue
             state = tuple(sorted((search.capacities[gpu], search.used[gpu]) for gpu in span))
             fits = all(search.used[gpu] + size <= search.capacities[gpu] for gpu in span)
             if fits and len(span) == count and state not in seen:

@@ -116,7 +116,7 @@ def _turns(
 ) -> list[Spans] | None:
     """One set of spans for all models; or, with swap, one per turn, with the residents on the same GPUs in each."""
     capacities = available_bytes(machine)
-    everything = packing.pack([_item(each, machine) for each in footprints.values()], capacities)
+    everything = packing.pack([_item(each, machine) for each in footprints.values()], capacities, machine.nodes)
     if everything is not None:
         return [everything]
     if not config.placement.swap:
@@ -126,7 +126,7 @@ def _turns(
     # Residents are placed so that the largest of the others fits beside them.
     beside = [footprints[name] for name in sorted(resident)] + ([largest] if largest else [])
     left = _awake_bytes(config, footprints, machine, resident, turns=2)
-    together = packing.pack([_item(each, machine) for each in beside], left)
+    together = packing.pack([_item(each, machine) for each in beside], left, machine.nodes)
     if together is None:
         return None
     fixed = {name: span for name, span in together.items() if name in resident}
@@ -144,7 +144,7 @@ def _in_turns(waiting: Sequence[Footprint], fixed: Spans, left: Sequence[int], m
         spans: Spans | None = None
         chosen: list[Footprint] = []
         for each in queue:
-            tried = packing.pack([_item(one, machine) for one in [*chosen, each]], left)
+            tried = packing.pack([_item(one, machine) for one in [*chosen, each]], left, machine.nodes)
             if tried is not None:
                 chosen, spans = [*chosen, each], tried
         if spans is None:
@@ -250,4 +250,5 @@ def _does_not_fit(footprints: Mapping[str, Footprint], machine: Machine) -> Does
     problem = f"they need at least {total / 2**30:.1f} GiB ({parts}), and {free / 2**30:.1f} GiB are available"
     if total <= free:
         problem += ", but no GPU or legal split has enough for the remaining ones"
+        problem += "; a model is never split over two nodes" * machine.is_cluster
     return DoesNotFit("models", problem, "Use fewer or smaller models")

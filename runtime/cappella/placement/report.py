@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cappella.config import Config
 from cappella.errors import DoesNotFit
-from cappella.placement import advice, estimate, improvements, in_use, machine, reading_room
+from cappella.placement import advice, estimate, improvements, in_use, machine, network, reading_room
 from cappella.placement.estimate import Estimate
 from cappella.placement.machine import Device, Machine
 from cappella.placement.planner import Placed, Plan
@@ -70,8 +70,9 @@ def as_dict(plan: Plan, config: Config | None = None) -> dict[str, object]:
         }
         for name, each in plan.placed.items()
     ]
+    sent = network.bytes_per_run(config) if config and plan.machine.is_cluster else {}
     ensembles = [
-        {"ensemble": name, **asdict(each), "run_s": each.run_s}
+        {"ensemble": name, **asdict(each), "run_s": each.run_s, "network_bytes_per_run": sent.get(name)}
         for name, each in (estimate.estimates(config, plan).items() if config else ())
     ]
     run = {"prompt_tokens": estimate.PROMPT_TOKENS, "answer_tokens": estimate.ANSWER_TOKENS}
@@ -112,6 +113,8 @@ def _told(config: Config, plan: Plan) -> list[Text]:
                 f", the judge {_seconds(each.judge_s)}" if each.judge_s else ""
             )
             lines.append(Text(f"  estimate: one run alone takes {_seconds(each.run_s)} ({parts})"))
+    if plan.machine.is_cluster:
+        lines += [Text(f"cappella/{name}: {each}") for name, each in network.told(config).items()]
     lines += [Text(f"cappella/{name}: {each}", "yellow") for name, each in reading_room.warnings(config, contexts)]
     if speeds := estimate.tokens_per_s(plan):
         each_alone = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
@@ -160,12 +163,14 @@ def _table(plan: Plan, colours: dict[str, str]) -> Table:
 
 
 def _where(plan: Plan, each: Placed) -> str:
+    on = [device for device in plan.machine.devices if device.index in each.gpus]
+    node = f"{on[0].node} " if on and on[0].node is not None else ""
     if not plan.machine.gpu:
-        return "memory"
-    first, last = each.gpus[0], each.gpus[-1]
-    if len(each.gpus) > 2 and list(each.gpus) == list(range(first, last + 1)):
-        return f"GPU {first}-{last}"
-    return "GPU " + ",".join(str(gpu) for gpu in each.gpus)
+        return f"{node}memory"
+    gpus = [device.index if device.index_there is None else device.index_there for device in on]
+    if len(gpus) > 2 and gpus == list(range(gpus[0], gpus[-1] + 1)):
+        return f"{node}GPU {gpus[0]}-{gpus[-1]}"
+    return f"{node}GPU " + ",".join(str(gpu) for gpu in gpus)
 
 
 def _bar(plan: Plan, device: Device, turn: int | None, colours: dict[str, str]) -> Text:

@@ -5,25 +5,21 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from signal import SIGKILL
 
-from cappella.engines import crash_reason, log_rotation
+from cappella.engines import log_rotation
 from cappella.engines.process import guardian
-from cappella.engines.startup_log import StartupLog, StartupStages
+from cappella.engines.process.logged import LoggedProcess
+from cappella.engines.startup_log import StartupStages
 
 STOP_TIMEOUT_S = guardian.GRACE_S + 5.0
 """After that the guardian itself has failed, and the gateway kills its process group."""
 KILL_TIMEOUT_S = 5.0
 """A process that is stuck in the kernel gets no signal."""
-
-EXCERPT_LINES = 12
-HEALTHY_MARK_INTERVAL_S = 30.0
-"""An error that was logged one to two intervals before the engine was last healthy is not the reason for its end."""
 
 
 class ForkServer:
@@ -92,11 +88,10 @@ class ForkServer:
         return self._requests
 
 
-class EngineProcess:
+class EngineProcess(LoggedProcess):
     """One engine server and its guardian, which holds the other end of the control socket.
 
-    `log` is the file with its output: the fork server's if the engine was never forked. `exit_code` is the server's, as
-    the guardian reports it: negative for a signal that killed it, None if it is unknown.
+    `log` is the fork server's if the engine was never forked. `exit_code` is as the guardian reports it.
     """
 
     def __init__(
@@ -108,12 +103,8 @@ class EngineProcess:
         fork_server_log: Path,
         forked_from: int | None = None,
     ) -> None:
-        self.log = log
+        super().__init__(stages, log)
         self.guardian_pid: int | None = None
-        self.exit_code: int | None = None
-        self.startup_log = StartupLog(stages)
-        # Two marks of a healthy moment and the length of the log then: errors before the older one are ignored.
-        self._healthy_marks = [(time.monotonic(), 0)]
         self._fork_server_log = fork_server_log
         self._forked_from = forked_from
         self._reader = reader
@@ -178,52 +169,6 @@ class EngineProcess:
         if self.guardian_pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.guardian_pid, SIGKILL)
-
-    def mark_healthy(self) -> None:
-        """The engine is healthy now: an error that it logged long before does not explain a later end."""
-        now = time.monotonic()
-        if now - self._healthy_marks[-1][0] >= HEALTHY_MARK_INTERVAL_S:
-            with suppress(OSError):
-                self._healthy_marks = [self._healthy_marks[-1], (now, self.log.stat().st_size)]
-
-    async def shorten_log(self) -> None:
-        """Cut the older half off a log that has become too large."""
-        with suppress(OSError):
-            if cut_bytes := await asyncio.to_thread(log_rotation.shorten, self.log):
-                self._healthy_marks = [(at, max(0, length - cut_bytes)) for at, length in self._healthy_marks]
-
-    async def exit_reason(self) -> str:
-        """Why the process ended, in one line, from its exit code and its log."""
-        return await asyncio.to_thread(self._exit_reason)
-
-    async def logged_error(self) -> str | None:
-        """The last error in the log, None without one; the process may still run."""
-        error = await asyncio.to_thread(lambda: crash_reason.find_error(self._log_tail()))
-        return error.reason if error else None
-
-    def log_excerpt(self) -> list[str]:
-        """The lines of the log that end with that error; without one, the last lines of the log."""
-        lines = self._log_tail()
-        error = crash_reason.find_error(lines)
-        return list(error.lines) if error else lines[-EXCERPT_LINES:] or ["it printed nothing"]
-
-    def _exit_reason(self) -> str:
-        with suppress(OSError):
-            self.startup_log.read(self.log)
-        lines = self._log_tail()
-        error = crash_reason.find_error(lines)
-        return crash_reason.describe_exit(
-            self.exit_code,
-            error.reason if error else None,
-            lines[-1].strip()[: crash_reason.MAX_REASON_CHARACTERS] if lines else None,
-        )
-
-    def _log_tail(self) -> list[str]:
-        try:
-            return crash_reason.read_tail(self.log, self._healthy_marks[0][1])
-        except OSError:
-            # The log may have been deleted.
-            return []
 
 
 def _exit_code(line: bytes) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cappella.config import Model, paths
+from cappella.engines.vllm import key_check
 from cappella.placement import adapters
 from cappella.placement.planner import Placed
 from cappella.sealing import variables
@@ -51,7 +52,7 @@ def arguments(
     name: str,
     model: Model,
     placed: Placed,
-    uds: Path,
+    uds: Path | None,
     sleep_mode: bool = False,
     sleepers_free_graphs: bool = False,
     numa_nodes: Sequence[int] = (),
@@ -60,11 +61,12 @@ def arguments(
     """The vLLM server's command line for one model, with exactly the memory that was planned for it.
 
     In `sleep_mode` it can sleep in place, where `sleepers_free_graphs` without its CUDA graphs; `numa_nodes` has one node for each of its GPUs, to which its workers are bound.
+    Without the socket `uds` it listens as `listening` says.
     """
     args = {
         "model": str(model.weights),
         "served_model_name": name,
-        "uds": str(uds),
+        "uds": None if uds is None else str(uds),
         **FIXED,
         **_size(model, placed),
         "enable_sleep_mode": sleep_mode,
@@ -84,6 +86,18 @@ def arguments(
     }
     flags = [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
     return flags + engine_flags(model.engine_args)
+
+
+def listening(host: str, port: int) -> list[str]:
+    """The flags of a server that listens on a network, to those only who send the key in its environment."""
+    return [
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--middleware",
+        f"{key_check.__name__}.{key_check.RequireKey.__name__}",
+    ]
 
 
 def _size(model: Model, placed: Placed) -> dict[str, Any]:
