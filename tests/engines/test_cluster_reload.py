@@ -24,11 +24,11 @@ def config_of(weights: Path, **fields: object) -> Config:
 def deployed(config: Config) -> Deployment:
     on = cluster.described("a:24GiB,b:24GiB")
     plan = advice.plan(config, on)
-    engines = backends.local_engines(
+    clients = backends.local_engines(
         backends.NOWHERE, ["ann"], EngineStatus("ann"), Sanitizer(), config.local["ann"].capabilities, None
     )
     served = contexts.applied(config, plan)
-    return Deployment(served, config, on, plan, deployment.fingerprints(config), engines, {}, {})
+    return Deployment(served, config, on, plan, deployment.fingerprints(config), dict(clients), {}, {})
 
 
 def test_another_ensemble_keeps_each_engine_where_it_is(tmp_path: Path) -> None:
