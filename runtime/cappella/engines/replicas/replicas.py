@@ -17,7 +17,6 @@ from cappella.errors import EngineError, EngineNotReady
 from cappella.types import Capabilities, Chunk, Prompt, Sampling
 
 T = TypeVar("T")
-
 N = TypeVar("N", int, float)
 
 
