@@ -161,7 +161,7 @@ def test_an_actor_that_is_killed_takes_its_server_along_and_is_started_again(
     assert "ray::" in command_of(actor)
     now = restarted_after(gateway, "soprano", actor)
     assert "Actor" in str(now["last_failure"])
-    assert wait_for(lambda: not alive(before), 60)
+    assert wait_for(lambda: not alive(before), 60), [command_of(pid) for pid in alive(before)]
     assert server_of(weights, "soprano") != server
 
 
@@ -175,7 +175,7 @@ def test_an_engine_of_a_lost_node_starts_on_the_other_and_nothing_is_left_at_the
     assert engine(gateway, "conductor")["restarts"] == other
     assert node_in_log(gateway, "soprano") != lost
     assert ask(gateway)["choices"][0]["message"]["content"]
-    assert wait_for(lambda: not alive(before), 60)
+    assert wait_for(lambda: not alive(before), 60), [command_of(pid) for pid in alive(before)]
     servers = [ancestors(server_of(weights, name), 3) for name in MODELS]
     left = [*gateway.processes(), *servers[0], *servers[1]]
     assert stop(gateway) == 0

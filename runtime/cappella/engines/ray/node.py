@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from cappella.sealing import guard
 from cappella.version import __version__
 
 POLL_S = 0.2
+RAYLET_POLL_S = 1.0
 WAIT_S = 2.0
 """How long a call of `follow` waits for news."""
 MAX_PART_BYTES = 1 << 20
@@ -55,6 +58,7 @@ class NodeEngine:
     async def start(self, order: Order, host: str, gpus: Sequence[int]) -> str:
         """Start the server; returns the URL of its API. Raises NodeError, also if the weights are not those of the gateway."""
         guard.install([*order.may_reach, host])
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         _require_same(order)
         await self._require_weights(order)
         if gpus:
@@ -103,6 +107,13 @@ class NodeEngine:
         if wrong := digests.differences(order.digests, found):
             more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise NodeError(f"the weights are not those of the gateway: {wrong[0]}{more}")
+
+
+def _end_with(raylet: int) -> None:
+    """Kill this process when Ray's own of this node has ended: the guardian then ends the server."""
+    while os.getppid() == raylet:
+        time.sleep(RAYLET_POLL_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _require_same(order: Order) -> None:
