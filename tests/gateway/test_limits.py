@@ -13,6 +13,7 @@ from cappella.config.limits import Limits
 from cappella.config.load import load
 from cappella.errors import ConfigError, RequestError
 from cappella.gateway.limits import require_within_limits
+from cappella.gateway.validation import checked_json
 from support.fake_engines import FakeEngines, gateway_config, serving
 
 SMALL = {
@@ -131,3 +132,11 @@ async def test_ensembles_and_models_have_the_same_limits(gateway: str, model: st
     async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
         assert reply.status == 400
         assert (await reply.json())["error"]["code"] == "too_large"
+
+
+def test_a_body_of_many_objects_is_refused_before_it_is_parsed_and_one_of_many_brackets_is_not() -> None:
+    limits = Limits(values=1000)
+    with pytest.raises(RequestError, match="more than 1000 values"):
+        checked_json(b'{"x": [' + b"[{}]," * 600 + b"not JSON at all", limits)
+    text = json.dumps({"model": "m", "messages": [{"role": "user", "content": '["{\\' * 2000}]}).encode()
+    assert checked_json(text, limits)[1] == text

@@ -14,7 +14,7 @@ from cappella.errors import RequestError
 from cappella.gateway.body_encoding import json_object
 from cappella.gateway.formats.fields import FusionPlugin
 from cappella.gateway.formats.policy import MAX_PROBLEMS, Path, Problem, Reading
-from cappella.gateway.limits import require_within_limits
+from cappella.gateway.limits import require_few_objects, require_within_limits
 from cappella.types import Json
 
 Request = TypeVar("Request", bound=BaseModel)
@@ -33,6 +33,7 @@ _TAGS = ("type", "role")
 
 def checked_json(body: bytes, limits: Limits) -> tuple[Json, bytes]:
     """The body as a JSON object within the limits, and as bytes that are that object. Raises RequestError."""
+    require_few_objects(body, limits)
     value, body = json_object(body)
     require_within_limits(value, limits)
     return value, body
