@@ -18,7 +18,7 @@ from cappella.auth import gatekeeper
 from cappella.auth.keys import KeyStore, KeyUsage, stray_names
 from cappella.config import Server
 from cappella.errors import ConfigError
-from support.command_line import cappella
+from support.command_line import cappella, start
 from support.fake_engines import FakeEngines, eventually, gateway_config, judge_script, serving
 from support.real_deployment import ROOT
 from support.scripted_engine import Script
@@ -411,13 +411,15 @@ def test_keys_that_name_what_the_config_lacks_are_told_and_left_as_they_are(stor
     assert stray_names(tmp_path / "none", [], []) == []
 
 
+KEYED = {
+    "models": {"ann": {"url": "http://127.0.0.1:1/v1", "max_model_len": 64}},
+    "ensembles": {"default": {"panel": ["ann", "ann"], "judge": "ann", "analysis": "off"}},
+    "server": {"keys": "k", "port": 0},
+}
+
+
 def test_check_warns_of_keys_that_name_what_the_config_lacks(tmp_path: Path) -> None:
-    config = {
-        "models": {"ann": {"url": "http://127.0.0.1:1/v1", "max_model_len": 64}},
-        "ensembles": {"default": {"panel": ["ann", "ann"], "judge": "ann", "analysis": "off"}},
-        "server": {"keys": "k"},
-    }
-    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    (tmp_path / "c.yaml").write_text(json.dumps(KEYED))
     assert cappella("check", tmp_path / "c.yaml").returncode == 0
     assert not (tmp_path / "k").exists()
     KeyStore(tmp_path / "k").create("eve", ["run"], ["ann"], documents=["handbok"])
@@ -425,3 +427,15 @@ def test_check_warns_of_keys_that_name_what_the_config_lacks(tmp_path: Path) -> 
     assert done.returncode == 0
     assert "warning: the key eve" in done.stdout
     assert "documents handbok" in done.stdout
+
+
+async def test_serve_warns_of_keys_that_name_what_the_config_lacks(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(json.dumps(KEYED))
+    KeyStore(tmp_path / "k").create("eve", ["run"], ["ann"], documents=["handbok"])
+    with (tmp_path / "said").open("w+b") as said:
+        environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+        server = await asyncio.to_thread(start, ["serve", str(tmp_path / "c.yaml")], [said.fileno()] * 3, environment)
+        try:
+            assert await eventually(lambda: "warning: the key eve" in (tmp_path / "said").read_text())
+        finally:
+            await asyncio.to_thread(server.kill)
