@@ -4,8 +4,8 @@ import asyncio
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -40,11 +40,13 @@ async def serving(port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def attached(port: int, folder: Path, key: str = KEY) -> AsyncIterator[McpServer]:
+async def attached(
+    port: int, folder: Path, key: str = KEY, delays_s: Sequence[float] = QUICK_S
+) -> AsyncIterator[McpServer]:
     """A client of the server under supervision."""
     file = folder / "key"
     file.write_text(f"{key}\n")
-    server = from_url("far", UrlTool(url=f"http://127.0.0.1:{port}/mcp", key_file=file), QUICK_S)
+    server = from_url("far", UrlTool(url=f"http://127.0.0.1:{port}/mcp", key_file=file), delays_s)
     await server.start()
     try:
         yield server
@@ -119,7 +121,7 @@ async def chattering(port: int, text: str) -> AsyncIterator[None]:
         if "id" not in asked:
             return web.Response(status=202)
         given = {"name": "s", "version": "1"}
-        version = asked["params"].get("protocolVersion", "2025-06-18")
+        version = (asked.get("params") or {}).get("protocolVersion", "2025-06-18")
         result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": given, "tools": []}
         head = {"Mcp-Session-Id": "1"}
         return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": result}, headers=head)
@@ -128,8 +130,12 @@ async def chattering(port: int, text: str) -> AsyncIterator[None]:
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await stream.prepare(request)
         said = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": text}}
-        while True:
-            await stream.write(f"event: message\ndata: {json.dumps(said)}\n\n".encode())
+        with suppress(ConnectionError):
+            while True:
+                await stream.write(f"event: message\ndata: {json.dumps(said)}\n\n".encode())
+                # A write that finds room does not let anybody else run.
+                await asyncio.sleep(0)
+        return stream
 
     async def end(_: web.Request) -> web.StreamResponse:
         return web.Response()
@@ -151,5 +157,5 @@ async def test_a_server_that_sends_without_end_what_nobody_asked_for_is_given_up
 ) -> None:
     monkeypatch.setattr(unasked, "MAX_UNASKED", 100)
     monkeypatch.setattr(unasked, "MAX_UNASKED_BYTES", 1 << 20)
-    async with chattering(port, text), attached(port, tmp_path) as far:
+    async with chattering(port, text), attached(port, tmp_path, delays_s=(60.0,)) as far:
         await until(lambda: f"it sent more than {limit} that answer nothing" in str(far.problem))
