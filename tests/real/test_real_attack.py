@@ -17,7 +17,6 @@ CASES = (
     "what_another_asked",
     "more_answers_than_letters",
     "deadlines_in_the_queue",
-    "bodies_of_many_values",
     "forms_of_many_parts",
     "things_of_another",
 )
