@@ -47,6 +47,8 @@ def ray_cluster(folder: Path, memory_bytes: int) -> Iterator[RayCluster]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_agent_register_timeout_ms": "120000",
     }
+    # Else engines would be starved by everything else that the machine does.
+    own["RAY_worker_niceness"] = "0"
     paths = [
         str(Path(__file__).parents[1]),
         str(Path(__file__).parents[2] / "runtime"),
