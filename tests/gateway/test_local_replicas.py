@@ -103,6 +103,16 @@ async def test_an_operator_puts_one_replica_to_sleep_and_the_other_goes_on(
         assert record["log"]["file"].endswith("ann-2.log")
 
 
+async def test_an_action_that_a_replicas_state_does_not_allow_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch, models=two_anns()) as found:
+        assert await all_ready(found)
+        async with aiohttp.ClientSession() as http, http.post(f"{found.url}/api/engines/ann-1/start") as reply:
+            assert reply.status == 409
+            assert "ann-1" in (await reply.json())["error"]["message"]
+
+
 async def test_a_reload_keeps_replicas_and_changes_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
