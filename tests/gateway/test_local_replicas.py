@@ -130,6 +130,16 @@ async def test_a_reload_keeps_replicas_and_changes_their_number(
         assert await eventually(lambda: not Path(f"/proc/{before['ann-2']}").exists(), 30)
 
 
+async def test_a_reload_serves_more_replicas_once_all_of_them_have_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch, models=two_anns()) as found:
+        assert await all_ready(found)
+        found.config["models"]["ann"] = model(replicas=3)
+        assert (await found.reload())["started"] == ["ann"]
+        assert states(found) == ["ready"] * 3
+
+
 async def test_a_reload_starts_a_failed_replica_anew_and_leaves_the_other_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +191,7 @@ async def test_an_adapter_has_the_replicas_of_its_model_and_their_calls(
     ("ann", "more", "says"),
     [
         ({"weights": "w", "replicas": 0}, {}, r"models\.ann\.replicas: .*greater than or equal to 1"),
+        ({"weights": "w", "replicas": 65}, {}, r"models\.ann\.replicas: .*less than or equal to 64"),
         ({"weights": "w", "replicas": 2, "gpus": [0]}, {}, r"models\.ann: gpus and replicas exclude"),
         (
             {"url": "http://127.0.0.1:9/v1", "max_model_len": 64, "replicas": 2},
