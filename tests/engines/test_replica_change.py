@@ -26,7 +26,7 @@ LLAMA_8B = {**TINY, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden
 
 def config_of(weights: Path, *more: str, **placement: Any) -> Config:
     model = {"weights": str(weights), "max_model_len": 8192, "kv_cache_bytes": "1200MiB"}
-    models = {"ann": {**model, "replicas": 2}, **{name: model for name in more}}
+    models = {"ann": {**model, "replicas": 2}, **dict.fromkeys(more, model)}
     ensembles = {"default": {"panel": ["ann"], "judge": "ann"}}
     return Config.model_validate({"models": models, "ensembles": ensembles, "placement": placement})
 
