@@ -22,7 +22,6 @@ from cappella.config.options import Seconds
 from cappella.types import Capabilities, Frozen
 from cappella.vocabulary import Task
 
-
 MAX_REPLICAS = 64
 
 
