@@ -240,6 +240,27 @@ async def test_a_forwarded_stream_that_has_begun_fails_with_its_replica(house: H
     assert sum(house.asked().values()) == 1
 
 
+async def test_a_forwarded_stream_whose_first_event_is_an_error_is_repeated(house: House) -> None:
+    house.let(Script((), ending="error"), "big-1")
+    replies = [await forwarded(house, stream=True) for _ in range(3)]
+    assert all(b"Hello" in reply and b"out of memory" not in reply for reply in replies)
+    assert house.asked()["big-1"] == 1
+
+
+async def test_a_forwarded_stream_that_dies_before_its_first_output_is_repeated(house: House) -> None:
+    house.let(DIES_SILENT, "big-1")
+    replies = [await forwarded(house, stream=True) for _ in range(3)]
+    assert all(b"Hello" in reply and reply.count(b'"role"') == 1 for reply in replies)
+
+
+async def test_a_forwarded_call_that_is_refused_for_now_is_repeated_while_others_are_left(house: House) -> None:
+    busy = Script(refuse=(429, {"error": {"message": "busy", "type": "rate_limit"}}))
+    house.let(busy, "big-1", "big-2")
+    assert b"Hello" in await forwarded(house)
+    house.let(busy)
+    assert b"busy" in await forwarded(house)
+
+
 async def test_tokens_are_counted_by_a_replica_that_answers(house: House) -> None:
     await house.servers["big-1"].close()
     counts = [await house.big.count_tokens(Prompt([{"role": "user", "content": "Hi"}])) for _ in range(3)]
@@ -308,6 +329,14 @@ async def test_blocks_depend_on_the_salt_and_on_all_that_comes_before() -> None:
         return await blocks_of(prompt(LONG))
 
     assert not set(first) & set(await asyncio.create_task(salted()))
+
+
+async def test_a_huge_prompt_does_not_displace_all_others() -> None:
+    prefixes = Prefixes()
+    small, huge = [await blocks_of(Prompt([{"role": "user", "content": text}])) for text in (LONG, "h" * (17 << 20))]
+    prefixes.add(small, "one")
+    prefixes.add(huge, "two")
+    assert prefixes.readers(small, ("one", "two")) == (len(small), frozenset({"one"}))
 
 
 def test_the_blocks_of_longest_standing_are_forgotten() -> None:

@@ -103,6 +103,16 @@ async def test_an_operator_puts_one_replica_to_sleep_and_the_other_goes_on(
         assert record["log"]["file"].endswith("ann-2.log")
 
 
+async def test_an_action_that_a_replicas_state_does_not_allow_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch, models=two_anns()) as found:
+        assert await all_ready(found)
+        async with aiohttp.ClientSession() as http, http.post(f"{found.url}/api/engines/ann-1/start") as reply:
+            assert reply.status == 409
+            assert "ann-1" in (await reply.json())["error"]["message"]
+
+
 async def test_a_reload_keeps_replicas_and_changes_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +128,16 @@ async def test_a_reload_keeps_replicas_and_changes_their_number(
         assert list(found.supervisor.plan.placed) == ["ann", "bob"]
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
         assert await eventually(lambda: not Path(f"/proc/{before['ann-2']}").exists(), 30)
+
+
+async def test_a_reload_serves_more_replicas_once_all_of_them_have_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch, models=two_anns()) as found:
+        assert await all_ready(found)
+        found.config["models"]["ann"] = model(replicas=3)
+        assert (await found.reload())["started"] == ["ann"]
+        assert states(found) == ["ready"] * 3
 
 
 async def test_a_reload_starts_a_failed_replica_anew_and_leaves_the_other_alone(
@@ -171,6 +191,7 @@ async def test_an_adapter_has_the_replicas_of_its_model_and_their_calls(
     ("ann", "more", "says"),
     [
         ({"weights": "w", "replicas": 0}, {}, r"models\.ann\.replicas: .*greater than or equal to 1"),
+        ({"weights": "w", "replicas": 65}, {}, r"models\.ann\.replicas: .*less than or equal to 64"),
         ({"weights": "w", "replicas": 2, "gpus": [0]}, {}, r"models\.ann: gpus and replicas exclude"),
         (
             {"url": "http://127.0.0.1:9/v1", "max_model_len": 64, "replicas": 2},

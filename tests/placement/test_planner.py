@@ -108,6 +108,17 @@ def test_replicas_that_do_not_fit_are_counted_each(shapes: dict[str, Path]) -> N
         advice.plan(config, machine.described("2x24GiB"))
 
 
+def test_fewer_replicas_are_offered_and_no_swapping_where_a_model_has_several(shapes: dict[str, Path]) -> None:
+    config = with_replicas(deployment(shapes, "8b", "1b", kv_cache_bytes="2GiB"), "m0", 3)
+    with pytest.raises(DoesNotFit) as caught:
+        advice.plan(config, machine.described("24GiB"))
+    assert "swap" not in str(caught.value)
+    _, footprints, on = advice.measured(config, machine.described("48GiB"))
+    offered = list(changes._all(changes.Trial(config, footprints, on)))
+    assert "replicas: 2 of m0" in [each.description for each in offered if each]
+    assert not any("swap" in each.description for each in offered if each)
+
+
 def test_a_context_that_is_planned_is_the_same_for_all_replicas(shapes: dict[str, Path]) -> None:
     config = with_replicas(deployment(shapes, "8b", "8b", max_model_len=None), "m0", 2)
     plan = advice.plan(config, machine.described("3x24GiB"))

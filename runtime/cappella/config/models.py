@@ -22,6 +22,8 @@ from cappella.config.options import Seconds
 from cappella.types import Capabilities, Frozen
 from cappella.vocabulary import Task
 
+MAX_REPLICAS = 64
+
 
 def _numbered(name: str, replicas: int) -> tuple[str, ...]:
     """The names of a model's servers: its own for one, NAME-1, NAME-2 ... for several."""
@@ -69,7 +71,7 @@ class Model(Frozen):
     gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     tensor_parallel_size: Literal[1, 2, 4, 8, 16] | None = None
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
-    replicas: Annotated[int, Field(ge=1)] = 1
+    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
     dtype: str = "auto"
     enforce_eager: bool = False
     hung_after_s: Seconds = 60.0

@@ -1,6 +1,6 @@
 """The engines of one config, and the changes to them that another config needs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cappella.config import Config, Model
@@ -119,12 +119,14 @@ def plan_change(old: Deployment, config: Config, now: Machine) -> Change:
         raise ConfigError("placement.ray", "models on a cluster cannot be changed by a reload", "Restart the server")
     if uses_memory and (old.plan.turns or config.placement.swap):
         raise ConfigError("placement.swap", "swapped models cannot be changed by a reload", "Restart the server")
-    # The plan places replicas, and cannot be told where they are: those that stay count as memory in use.
+    # The plan places replicas, and cannot be told where they are: those that stay count as their planned bytes, since one that
+    # sleeps, loads or failed will need them again.
     fixed = frozenset(name for name in kept if len(old.config.servers_of([name])) > 1)
     pinned = _pinned(config, old.plan, kept, fixed)
-    room = _without(now, old, [*kept - fixed, *removed])
+    room = _without(now, old, [*kept, *removed])
     if config.placement.memory_bytes is not None:
         room = room.limited(config.placement.memory_bytes)
+    room = _with(room, old, fixed)
     try:
         plan, side_by_side = advice.plan(pinned, _with(room, old, removed)), True
     except DoesNotFit:
@@ -167,7 +169,7 @@ def _without(now: Machine, old: Deployment, names: list[str]) -> Machine:
     return replace(now, devices=devices)
 
 
-def _with(room: Machine, old: Deployment, names: tuple[str, ...]) -> Machine:
+def _with(room: Machine, old: Deployment, names: Iterable[str]) -> Machine:
     """The machine with these engines running in it."""
     bytes_by_gpu = _held_bytes(old, list(names))
     devices = [

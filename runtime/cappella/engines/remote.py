@@ -118,7 +118,8 @@ class Attachment:
                 problem = await self._problem()
                 status.state, status.stage = ("unhealthy", problem) if problem else ("ready", "ready")
                 status.reason, status.progress = problem, 0.0 if problem else 1.0
-                if problem and self._has_others and self._is_silent():
+                # A list of models that fails once says nothing of the calls in flight.
+                if problem and self._has_others and self._is_silent() and not await self._gives_token():
                     await self._engine.close()
                 await asyncio.sleep(self._check_interval_s)
         finally:
@@ -140,6 +141,14 @@ class Attachment:
         except TimeoutError:
             return f"no token for {self._model.hung_after_s:g} s"
         return None
+
+    async def _gives_token(self) -> bool:
+        try:
+            async with asyncio.timeout(self._model.hung_after_s):
+                await self._engine.probe()
+        except (EngineError, TimeoutError):
+            return False
+        return True
 
     def _is_silent(self) -> bool:
         """Whether calls are in flight, and none has had output for `hung_after_s`."""

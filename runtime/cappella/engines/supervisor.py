@@ -139,7 +139,7 @@ class Supervisor:
         if lifecycle is None:
             raise UnknownEngine(name, list(self.lifecycles))
         if action not in lifecycle.actions:
-            raise ActionRefused(name, self.statuses[name].state, action, lifecycle.actions)
+            raise ActionRefused(name, self.deployment.status_of(name).state, action, lifecycle.actions)
         if action == "start":
             lifecycle.reset_failures()
             self._tasks[lifecycle] = asyncio.create_task(lifecycle.run())

@@ -185,7 +185,9 @@ def _changed(old: Config, new: Config) -> list[str]:
 
 
 async def _wait_until_started(new: Deployment, change: Change) -> None:
-    while not all(new.statuses[name].start_finished for name in change.added):
+    # Of each replica: the status of a model is that of its best one.
+    servers = new.config.servers_of(change.added)
+    while not all(new.status_of(name).start_finished for name in servers):
         await asyncio.sleep(POLL_S)
 
 

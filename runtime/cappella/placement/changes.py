@@ -80,6 +80,7 @@ def _all(trial: Trial) -> Iterator[Change | None]:
     yield _quantised_on_load(trial, variants.quantised)
     yield _other_weights(trial, variants.smaller)
     yield _in_four_bits(trial)
+    yield _fewer_replicas(trial)
     yield _swapping(trial)
     yield _more_gpus(trial)
 
@@ -174,7 +175,29 @@ def _in_16_bits(footprints: Footprints) -> list[tuple[str, Footprint]]:
     return [item for item in _by_size(footprints) if item[1].architecture.quantisation.method is None]
 
 
+def _several(trial: Trial) -> list[str]:
+    return [name for name, each in trial.footprints.items() if each.model.replicas > 1]
+
+
+def _fewer_replicas(trial: Trial) -> Change | None:
+    """As many replicas as fit: one at most of each model, then two, as long as there is room."""
+    best, several = None, _several(trial)
+    most = max((trial.footprints[name].model.replicas for name in several), default=1)
+    for limit in range(1, most):
+        models = {name: each.model for name, each in trial.footprints.items()}
+        fewer = {name: min(limit, models[name].replicas) for name in several}
+        models |= {name: models[name].model_copy(update={"replicas": count}) for name, count in fewer.items()}
+        words = ", ".join(f"replicas: {count} of {name}" for name, count in fewer.items())
+        change = trial.attempt(words, with_models(trial.footprints, models))
+        if change is None:
+            break
+        best = change
+    return best
+
+
 def _swapping(trial: Trial) -> Change | None:
+    if _several(trial):
+        return None
     change = trial.attempt("placement: {swap: true}", trial.footprints, {"swap": True})
     return change and replace(
         change, description=f"{change.description}: {len(change.plan.turns)} turns, each loaded anew"

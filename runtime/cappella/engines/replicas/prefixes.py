@@ -16,6 +16,8 @@ BLOCK_BYTES = 1024
 """Some 300 tokens: less than one block is read anew in no time."""
 MAX_BLOCKS = 16_384
 """What is remembered of one model: 16 MiB of prompts, in about 4 MB of memory."""
+MAX_BLOCKS_OF_A_PROMPT = 2048
+"""2 MiB, more than contexts hold: the blocks after it are not remembered, so that no prompt displaces all others."""
 _PROMPT_FIELDS = ("tools", "system", "instructions", "messages", "input", "prompt")
 
 Blocks = Sequence[bytes]
@@ -71,7 +73,8 @@ def _blocks(fields: dict[str, Any], salt: str | None) -> Blocks:
     text = b"".join(orjson.dumps(value) for name in _PROMPT_FIELDS if (value := fields.get(name)))
     chain = hashlib.blake2b((salt or "").encode(), digest_size=16)
     keys = []
-    for end in range(BLOCK_BYTES, len(text) + 1, BLOCK_BYTES):
+    remembered = min(len(text), MAX_BLOCKS_OF_A_PROMPT * BLOCK_BYTES)
+    for end in range(BLOCK_BYTES, remembered + 1, BLOCK_BYTES):
         chain.update(text[end - BLOCK_BYTES : end])
         keys.append(chain.digest())
     return keys

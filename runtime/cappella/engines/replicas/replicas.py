@@ -6,8 +6,10 @@ from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager,
 from dataclasses import replace
 from typing import TypeVar
 
+from cappella.engines import refusals
 from cappella.engines.base import Embeddings, Engine, EngineStats, ForwardedReply, Score, TokenCount
 from cappella.engines.replicas import prefixes
+from cappella.engines.replicas.first_output import beginning
 from cappella.engines.replicas.joint_status import joint_status
 from cappella.engines.replicas.prefixes import Blocks
 from cappella.engines.replicas.replica import Replica
@@ -104,22 +106,34 @@ class Replicas:
     async def forward(
         self, path: str, body: bytes, sending: Callable[[], None] = lambda: None
     ) -> AsyncIterator[ForwardedReply]:
-        """See `EngineServer.forward`. The reply is there with its first piece, so that it can come from another replica until then."""
+        """See `EngineServer.forward`. The reply is there with its first output, so that it can come from another replica until then."""
         blocks, tries, has_begun = await self._blocks(prefixes.blocks_of_body, body), Tries(), False
         while True:
             replica = self._choose(tries, blocks)
             try:
                 with replica.calls.one():
                     async with replica.engine.forward(path, body, sending) as reply:
-                        first = await anext(reply.body, b"")
+                        first = await self._first(reply, tries)
                         has_begun = True
-                        replica.calls.note_token()
+                        if reply.status_code < 400:
+                            replica.calls.note_token()
                         yield replace(reply, body=_resumed(first, reply.body))
                 return
             except EngineError as error:
                 if has_begun:
                     raise
                 tries.failed(replica, error)
+
+    async def _first(self, reply: ForwardedReply, tries: Tries) -> bytes:
+        """What of a reply is held back. Raises EngineError for one that another replica, if there is one, would not give."""
+        if reply.status_code >= 400:
+            refusal = b"".join([piece async for piece in reply.body])
+            if not refusals.may_blame_request(reply.status_code) and len(tries.left(self.replicas)) > 1:
+                raise refusals.from_reply(reply.status_code, refusal)
+            return refusal
+        if reply.content_type == "text/event-stream":
+            return await beginning(reply.body)
+        return await anext(reply.body, b"")
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """See `Engine.count_tokens`."""
