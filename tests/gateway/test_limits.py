@@ -140,3 +140,17 @@ def test_a_body_of_many_objects_is_refused_before_it_is_parsed_and_one_of_many_b
         checked_json(b'{"x": [' + b"[{}]," * 600 + b"not JSON at all", limits)
     text = json.dumps({"model": "m", "messages": [{"role": "user", "content": '["{\\' * 2000}]}).encode()
     assert checked_json(text, limits)[1] == text
+
+
+@pytest.mark.parametrize("end", [b"", b"\\"])
+def test_a_text_without_an_end_is_read_once(end: bytes) -> None:
+    body = b'{"a":' + b"[" * 100_001 + b'"' + b'\\"' * 200_000 + end
+    with pytest.raises(RequestError, match="more than 100000 values"):
+        checked_json(body, Limits())
+
+
+def test_a_list_of_token_ids_to_detokenize_is_no_list_of_values() -> None:
+    body = {"model": "ann", "tokens": list(range(110_000))}
+    require_within_limits(body)
+    with pytest.raises(RequestError, match="more than 100000 values"):
+        require_within_limits({"model": "ann", "tokens": ["x"] * 110_000})

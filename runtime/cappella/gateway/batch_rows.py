@@ -40,6 +40,8 @@ from cappella.threads import MAX_INLINE_CHARS
 
 NO_LIMIT = 1 << 62
 """The runner and the phases have the limits of batches."""
+_END_BYTES = 1 << 10
+"""What is looked at of each end of a large reply, which may begin and end with blanks."""
 _LATER = (429, 503)
 """Statuses for which nothing of a request is at fault: the row is answered later."""
 
@@ -193,7 +195,7 @@ def _end(status: int, body: bytes) -> RowEnd:
 def _is_object(body: bytes) -> bool:
     """Of a large reply only the ends are looked at: it may be 40 MB of embeddings, which take half a second to parse."""
     if len(body) > MAX_INLINE_CHARS:
-        return body[:1] == b"{" and body[-1:] == b"}"
+        return body[:_END_BYTES].lstrip()[:1] == b"{" and body[-_END_BYTES:].rstrip()[-1:] == b"}"
     return isinstance(_parsed(body), dict)
 
 

@@ -14,8 +14,9 @@ from cappella.schema_size import SchemaTooDeep, schema_size
 MAX_INTEGER = (1 << 63) - 1
 """Engines keep integers in 64 bits, and answer larger ones as a fault of their own."""
 
-_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_TOKENS = ("prompt", "input")
+# Possessive, and the body's end closes a text: a match never fails, so each byte is read once.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_TOKENS = ("prompt", "input", "tokens")
 _INPUTS = ("documents", "query", "queries", "text_1", "text_2", "data_1", "data_2")
 _FORMS = ("response_format", "structured_outputs", "tools", "text")
 _TEXTS = ("messages", "input", *_FORMS)
