@@ -96,6 +96,16 @@ async def test_a_models_reply_that_is_none_ends_its_row(fake_engines: FakeEngine
     assert len(fake_engines.servers["ann"].bodies) == 1
 
 
+async def test_a_large_reply_between_blanks_is_an_answer(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    spent = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    long = {"object": "chat.completion", "choices": [], "note": "x" * 200_000, "usage": spent}
+    fake_engines.let("ann", Script(refuse=(200, long), blanks="\n "))
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        replies, errors = await ends(store, await stored_batch(store, [body("One.", model="ann")]))
+    assert errors == {}
+    assert replies["r1"]["body"]["usage"] == spent
+
+
 @pytest.mark.parametrize(
     ("options", "calls_of_a_row"),
     [

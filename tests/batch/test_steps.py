@@ -9,6 +9,7 @@ from cappella.batch import steps
 from cappella.engines.base import Embeddings, Score
 from cappella.ensemble.call import Completion
 from cappella.errors import EngineContextExceeded, EngineRejected
+from cappella.threads import MAX_INLINE_CHARS
 from cappella.types import Chunk, OutputFormat, Prompt, Sampling, ToolCall, Usage
 
 PROMPT = Prompt([{"role": "user", "content": "Hi"}])
@@ -73,3 +74,36 @@ def test_a_key_tells_questions_apart_and_does_not_depend_on_who_watches() -> Non
     watched, unwatched = (steps.chat_key("a", replace(PROMPT, watched=each), Sampling()) for each in (True, False))
     assert watched == unwatched
     assert steps.key_of("score", "a", PROMPT, "x") != steps.key_of("score", "a", PROMPT, "y")
+
+
+WORDS = "It is so. " * 20_000
+NUMBERS = [round(0.001 * i, 3) for i in range(40_000)]
+SPENT = {"prompt_tokens": 9, "total_tokens": 13, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}}
+SPENT_TOO = {"input_tokens": 9, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 1}}
+OTHER = {"prompt_tokens": 70, "completion_tokens": 80, "total_tokens": 150}
+FUSION = {"usage": OTHER, "calls": [{"model": "ann", "usage": OTHER}]}
+CHOICES = [{"index": 0, "message": {"role": "assistant", "content": WORDS}}]
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_pooling"),
+    [
+        ({"object": "chat.completion", "choices": CHOICES, "usage": SPENT, "fusion": FUSION}, False),
+        ({"object": "chat.completion", "choices": CHOICES, "usage": SPENT, "prompt_token_ids": [7] * 90_000}, False),
+        ({"object": "text_completion", "choices": [{"text": WORDS}], "usage": SPENT}, False),
+        ({"type": "message", "content": [{"text": WORDS}], "usage": SPENT_TOO, "fusion": FUSION}, False),
+        ({"object": "response", "output": [{"text": WORDS}], "usage": SPENT_TOO, "fusion": FUSION}, False),
+        ({"object": "list", "data": [{"embedding": NUMBERS}], "usage": SPENT}, True),
+        ({"object": "list", "data": [{"score": each} for each in NUMBERS], "usage": SPENT}, True),
+        ({"data": [{"label": "a", "probs": NUMBERS, "num_classes": 40_000}], "usage": SPENT}, True),
+        ({"usage": SPENT, "results": [{"index": 0, "document": {"text": '"usage": {"a": 1}' + WORDS}}]}, True),
+    ],
+)
+def test_the_counts_of_a_large_reply_are_those_of_its_usage(reply: dict[str, object], is_pooling: bool) -> None:
+    body = orjson.dumps(reply)
+    assert len(body) > MAX_INLINE_CHARS
+    usage = reply["usage"]
+    assert isinstance(usage, dict)
+    counts = {name: count for name, count in usage.items() if isinstance(count, int)}
+    assert steps.counts_of_reply(body, is_pooling) == counts
+    assert steps.counts_of_reply(orjson.dumps(reply, option=orjson.OPT_INDENT_2), is_pooling) == counts

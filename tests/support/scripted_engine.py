@@ -40,6 +40,7 @@ class Script:
     ending: str = "done"  # or: held (until `released` is set), break, garbage, odd, error, refused, hang
     refusal: Json | None = None  # the event of an ending `refused`
     refuse: tuple[int, Json] | None = None
+    blanks: str = ""  # around the body of `refuse`
 
 
 def too_long(limit: int = 100) -> Script:
@@ -143,7 +144,8 @@ class ScriptedEngine:
             if self.hangs:
                 await asyncio.sleep(3600)
             if script.refuse:
-                return web.json_response(script.refuse[1], status=script.refuse[0])
+                text = f"{script.blanks}{json.dumps(script.refuse[1])}{script.blanks}"
+                return web.json_response(text=text, status=script.refuse[0])
             if body.get("stream") and script.calls and request.path == "/v1/messages":
                 return await self._stream_message(request, script)
             return await (

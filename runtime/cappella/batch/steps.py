@@ -13,8 +13,8 @@ from cappella.errors import EngineContextExceeded, EngineRejected
 from cappella.threads import MAX_INLINE_CHARS
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
-_COUNTS = re.compile(rb'"([a-z]{1,16}_tokens)"\s*:\s*([0-9]{1,15})\b')
-_TAIL_BYTES = 16 << 10
+_USAGE = re.compile(rb'"usage"\s{0,9}:\s{0,9}(\{[^{}]{0,4096}(?:\{[^{}]{0,4096}\}[^{}]{0,4096}){0,4}\})')
+_END_BYTES = 4 << 10
 
 
 def key_of(kind: str, model: str, *asked: object) -> bytes:
@@ -78,15 +78,22 @@ def tokens_of_reply(body: bytes) -> int:
     return counts.get("completion_tokens") or counts.get("output_tokens") or 0
 
 
-def counts_of_reply(body: bytes) -> Mapping[str, int]:
-    """The counts of tokens that a reply reports at its end, by their names. A large one is not parsed: it may have 40 MB of numbers."""
-    if len(body) > MAX_INLINE_CHARS:
-        return {name.decode(): int(count) for name, count in _COUNTS.findall(body[-_TAIL_BYTES:])}
+def counts_of_reply(body: bytes, is_pooling: bool = False) -> Mapping[str, int]:
+    """The counts of tokens that a reply reports, by their names. A large one of a pooling model is not parsed: it may have 40 MB of numbers."""
     try:
-        usage = orjson.loads(body).get("usage") or {}
+        if is_pooling and len(body) > MAX_INLINE_CHARS:
+            usage = _usage_at_an_end(body)
+        else:
+            usage = orjson.loads(body).get("usage") or {}
         return {name: count for name, count in usage.items() if isinstance(count, int)}
     except (AttributeError, ValueError):
         return {}
+
+
+def _usage_at_an_end(body: bytes) -> Any:
+    """vLLM writes the usage of ranks before their documents, and any other last."""
+    found = _USAGE.search(body[:_END_BYTES]) or _USAGE.search(body[-_END_BYTES:])
+    return orjson.loads(found[1]) if found else {}
 
 
 def usages_of(step: Json) -> list[Usage]:

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
@@ -36,7 +36,7 @@ from cappella.gateway.state import GatewayState
 from cappella.gateway.tasks import sequences
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
-from cappella.threads import MAX_INLINE_CHARS
+from cappella.threads import MAX_INLINE_CHARS, off_loop_if_large
 
 NO_LIMIT = 1 << 62
 """The runner and the phases have the limits of batches."""
@@ -93,11 +93,11 @@ class BatchRows:
         )
         with job.meter.row(self._phases.groups) as meter:
             try:
-                end = _end(*await _whole(request, await self._respond(request, job, meter)))
+                end = await _end(job.row.path, *await _whole(request, await self._respond(request, job, meter)))
             except NotNow:
                 raise
             except Exception as error:  # noqa: BLE001 - as the gateway's own handler does
-                end = _end(*await _whole(request, await errors.error_reply(request, error)))
+                end = await _end(job.row.path, *await _whole(request, await errors.error_reply(request, error)))
             meter.has_ended = True
         return end
 
@@ -183,13 +183,21 @@ async def _never() -> Message:
     return await left
 
 
-def _end(status: int, body: bytes) -> RowEnd:
+async def _end(path: str, status: int, body: bytes) -> RowEnd:
     """How a row with this reply ended. Raises NotNow, and EngineUnusable if it is no JSON object, as only a model's own may be."""
     if status in _LATER:
         raise NotNow(_message(body) or f"A model replied with status {status}.")
     if not _is_object(body):
         raise EngineUnusable("The model's reply is no JSON object.", "invalid_format")
-    return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(body))
+    is_pooling = path in pooling.APIS
+    work_chars = 0 if is_pooling else len(body)
+    counts = await off_loop_if_large(work_chars, counts_of_reply, body, is_pooling)
+    return RowEnd(status, f"req_{secrets.token_hex(12)}", _on_one_line(body), _total_tokens(counts))
+
+
+def _on_one_line(body: bytes) -> bytes:
+    """The same JSON as a part of a line: in its texts no line ends."""
+    return body.replace(b"\n", b" ").replace(b"\r", b" ").strip()
 
 
 def _is_object(body: bytes) -> bool:
@@ -213,8 +221,7 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _total_tokens(body: bytes) -> int:
+def _total_tokens(counts: Mapping[str, int]) -> int:
     """The tokens that a reply of any API reports."""
-    counts = counts_of_reply(body)
     names = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
     return counts.get("total_tokens") or sum(counts.get(name, 0) for name in names)
