@@ -118,3 +118,17 @@ async def test_each_round_leaves_tokens_to_the_next(fake_engines: FakeEngines) -
     assert len(first) > 2
     assert sum(call.usage.prompt_tokens for call in first) <= 2000
     assert done.status == "ok"
+
+
+async def test_a_sample_whose_calls_are_refused_is_asked_for_one_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = box = adding()
+    called = Script((), calls=(("add", '{"q": "1+1"}'),), samples=("", "Four."), finish_reason="tool_calls")
+    turns = {None: called, "none": Script(samples=("I do not know.", "Nor do I."))}
+    fake_engines.let("ann", lambda body: turns[body.get("tool_choice")])
+    fake_engines.servers["ann"].tokens = 300
+    done = await run(fake_engines, 900, panel=(replace(ANN, samples=2), BOB))
+    assert box.asked == []
+    assert {answer.name: answer.content for answer in done.answers if answer.name != "bob"} == {
+        "ann~1": "I do not know.",
+        "ann~2": "Four.",
+    }

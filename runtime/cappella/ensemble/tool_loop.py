@@ -158,9 +158,10 @@ class ToolLoop:
             self._tools.run.fail(self._name, call.name, call.arguments, why)
 
     def answering(self, asked: Prompt) -> Prompt:
-        """The prompt for an answer, in the format that was `asked` for."""
+        """The prompt for one answer, in the format that was `asked` for, of however many samples the first turn was."""
+        asked, prompt = replace(asked, samples=1), replace(self.prompt, samples=1)
         if not self._writes_calls or asked.messages[-1]["role"] != "user":
-            return answering(self.prompt, asked)
+            return answering(prompt, asked)
         results = before_question([*self._fenced, *self._last_fenced], self._sources, self._tools.nonce)
         return answering_plainly(asked, results)
 
