@@ -15,7 +15,7 @@ from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.tool_run import Found, ToolRun
 from cappella.ensemble.tool_texts import before_question, fenced_results, result_texts
 from cappella.ensemble.toolbox import Toolbox
-from cappella.ensemble.written_calls import written_calls
+from cappella.ensemble.written_calls import may_begin_call, written_calls
 from cappella.tools.base import ToolResult
 from cappella.types import Json, Message, Prompt, Sampling, ToolCall
 
@@ -110,6 +110,10 @@ class ToolLoop:
     def names(self) -> Collection[str]:
         """The names of the tools, as the model knows them."""
         return self._tools.box.tools
+
+    def may_be_calls(self, text: str) -> bool:
+        """Whether an answer that begins with this may turn out to be calls, written as text."""
+        return not self._writes_calls and may_begin_call(text, self.names)
 
     def has_calls_for_answer(self, text: str) -> bool:
         """Whether this answer is calls, written as text: then it is to be asked once more, plainly."""
