@@ -68,6 +68,8 @@ def answering_plainly(asked: Prompt, results: str) -> Prompt:
     Small models that see tools, or calls made, go on to write calls, though they may make none; and they answer what
     stands last.
     """
+    if not results:
+        return replace(asked, tools=(), tool_choice=None)
     *before, last = asked.messages
     content = last["content"]
     content = f"{results}{content}" if isinstance(content, str) else [{"type": "text", "text": results}, *content]
@@ -103,6 +105,7 @@ class ToolLoop:
         self._last_fenced: list[str] = []
         self._sources: list[Source] = []
         self._room_tokens = 0
+        self._before = (prompt, self._last, self._fenced, self._last_fenced, self._sources, 0)
         self._writes_calls = False
         self.left_tokens: int | None = None
 
@@ -147,8 +150,9 @@ class ToolLoop:
         found = list(await asyncio.gather(*(self._found_in_time(call, as_text, ends_at) for call in made)))
         served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
         self._answered |= {(call.name, call.arguments) for call in served}
-        self._fenced += self._last_fenced
-        self._sources += (source for each in found for source in each.sources)
+        self._before = (self.prompt, self._last, self._fenced, self._last_fenced, self._sources, self._room_tokens)
+        self._fenced = [*self._fenced, *self._last_fenced]
+        self._sources = [*self._sources, *(source for each in found for source in each.sources)]
         self._last, self._room_tokens = (
             (self.prompt, replace(said, tool_calls=made), found),
             self._room(said, len(made)),
@@ -156,8 +160,13 @@ class ToolLoop:
         self._grow()
         await counted(self.engine, self._fit)
 
-    def refuse(self, said: Answer, why: str) -> None:
+    def forget_last(self) -> None:
+        """Leave out the last turn wholly, with what its calls gave: its results are too large to be read."""
+        self.prompt, self._last, self._fenced, self._last_fenced, self._sources, self._room_tokens = self._before
+
+    def refuse(self, said: Answer, why: str, *, as_text: bool) -> None:
         """Make none of the calls in what the model said, which is not told: its next turn does not hear of them."""
+        self._writes_calls |= as_text
         for call in said.tool_calls[: self._calls_left]:
             self._tools.run.fail(self._name, call.name, call.arguments, why)
 
