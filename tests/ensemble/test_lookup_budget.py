@@ -118,3 +118,47 @@ async def test_each_round_leaves_tokens_to_the_next(fake_engines: FakeEngines) -
     assert len(first) > 2
     assert sum(call.usage.prompt_tokens for call in first) <= 2000
     assert done.status == "ok"
+
+
+async def test_a_sample_whose_calls_are_refused_is_asked_for_one_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = box = adding()
+    called = Script((), calls=(("add", '{"q": "1+1"}'),), samples=("", "Four."), finish_reason="tool_calls")
+    turns = {None: called, "none": Script(samples=("I do not know.", "Nor do I."))}
+    fake_engines.let("ann", lambda body: turns[body.get("tool_choice")])
+    fake_engines.servers["ann"].tokens = 300
+    done = await run(fake_engines, 900, panel=(replace(ANN, samples=2), BOB))
+    assert box.asked == []
+    assert {answer.name: answer.content for answer in done.answers if answer.name != "bob"} == {
+        "ann~1": "I do not know.",
+        "ann~2": "Four.",
+    }
+
+
+def writes_calls(fake_engines: FakeEngines) -> list[Json]:
+    written = Script(('{"name": "add", "arguments": {"q": "1+1"}}',))
+    fake_engines.let("ann", lambda body: written if "tools" in body else Script(("I do not know.",)))
+    return fake_engines.servers["ann"].bodies
+
+
+async def test_a_written_call_that_is_refused_is_asked_plainly_and_reads_of_no_results(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    asked = writes_calls(fake_engines)
+    fake_engines.servers["ann"].tokens = 300
+    done = await run(fake_engines, 800)
+    assert ["tools" in body for body in asked] == [True, False]
+    assert "marks that carry the key" not in str(asked[-1])
+    assert done.answers[0].content == "I do not know."
+
+
+async def test_results_that_turn_out_too_large_are_not_in_the_plain_form_either(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = box = adding()
+    asked = writes_calls(fake_engines)
+    fake_engines.servers["ann"].tokens_of = lambda body: (
+        5000 if any(message["role"] == "tool" for message in body["messages"]) else 100
+    )
+    done = await run(fake_engines, 4000)
+    assert len(box.asked) == 1
+    assert "[result A" not in str(asked[-1])
+    assert done.answers[0].content == "I do not know."

@@ -270,3 +270,18 @@ async def test_a_turn_that_fails_fails_its_answer_alone(fake_engines: FakeEngine
         ("ann", "engine_broke", "so")
     ]
     assert len(run.answers) == 2
+
+
+async def test_each_sample_that_called_nothing_and_misses_the_format_is_asked_for_one_answer(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    schema = {"name": "sum", "schema": {"type": "object", "properties": {"sum": {"type": "integer"}}}}
+    output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": schema})
+    turns = {False: Script(samples=("Four.", "It is 4.")), True: Script(samples=('{"sum": 4}', '{"sum": 5}'))}
+    fake_engines.let("ann", lambda body: turns["response_format" in body])
+    prompt = Prompt([{"role": "user", "content": "2+2?"}], output_format=output_format)
+    panel = seats("box", names=("ann",), samples=2)
+    run = await fake_engines.put(prompt, panel=panel, strategy="vote", quorum=2)
+    assert [answer.content for answer in run.answers] == ['{"sum": 4}', '{"sum": 4}']
+    assert [body.get("n", 1) for body in all_bodies(fake_engines, "ann")] == [2, 1, 1]

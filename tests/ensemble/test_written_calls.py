@@ -1,5 +1,7 @@
 """Calls that a model writes as text: which are taken for calls, and what the run does with them."""
 
+from dataclasses import replace
+
 import pytest
 
 from cappella.config.options import Seat
@@ -121,3 +123,17 @@ async def test_a_judge_may_write_its_calls_as_text_too(fake_engines: FakeEngines
     assert box.asked == [("add", {"q": "2+3"})]
     assert [(use.seat, use.as_text) for use in run.tool_uses] == [("judge", True)]
     assert run.content == "The answer."
+
+
+async def test_each_sample_that_writes_its_call_as_text_is_one_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    turns = {True: Script(samples=(WRITTEN, WRITTEN)), False: Script(samples=("It is 5.", "It is 6."))}
+    fake_engines.let("ann", lambda body: turns["tools" in body])
+    seat = replace(PANEL[0], samples=2, tools=SeatTools(("box",), max_calls=1))
+    run = await fake_engines.run(panel=(seat, *PANEL[1:]))
+    assert not run.failures
+    assert [(answer.name, answer.content) for answer in run.answers[:2]] == [
+        ("ann~1", "It is 5."),
+        ("ann~2", "It is 5."),
+    ]
+    assert [body.get("n", 1) for body in fake_engines.servers["ann"].bodies] == [2, 1, 1]

@@ -20,7 +20,7 @@ LESS = 4
 def share(context_tokens: int | None, remaining_tokens: int | None) -> int:
     """The tokens of all passages; a run with so many `remaining_tokens` reads them twice, to compare and to write."""
     context = context_tokens or UNKNOWN_CONTEXT_TOKENS
-    return int(SHARE * (context if remaining_tokens is None else min(context, remaining_tokens // 2)))
+    return int(SHARE * (context if remaining_tokens is None else min(context, max(remaining_tokens, 0) // 2)))
 
 
 async def with_evidence(candidates: Candidates, reader: Engine, room_tokens: int) -> Candidates:
@@ -38,7 +38,8 @@ def with_less_evidence(candidates: Candidates) -> Candidates:
     if not candidates.backings:
         return candidates
     longest = max(each.size_bytes for each in candidates.backings)
-    return replace(candidates, passage_bytes=min(longest, candidates.passage_bytes or longest) // LESS)
+    most = longest if candidates.passage_bytes is None else candidates.passage_bytes
+    return replace(candidates, passage_bytes=min(longest, most) // LESS)
 
 
 async def _fitted(candidates: Candidates, counter: Counter, room_tokens: int) -> Candidates:

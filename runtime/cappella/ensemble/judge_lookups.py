@@ -106,7 +106,6 @@ class JudgeLookups:
             said.read_written_call(loop.names)
             if not said.has_calls:
                 return
-            before = loop.prompt
             answer = said.answer(self.asking.name, call.record)
             await loop.use(answer, as_text=said.has_written_call, ends_at=ends_at)
             if loop.left_tokens is not None:
@@ -115,7 +114,7 @@ class JudgeLookups:
                     loop.shorten()
                     size = await self._size(loop.prompt)
                 if size > most:
-                    loop.prompt = before
+                    loop.forget_last()
                     return
 
     def _left(self, loop: ToolLoop, needs: "_Needs", size: int, grown: int) -> int:

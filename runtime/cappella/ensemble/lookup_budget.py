@@ -23,8 +23,7 @@ class LookupBudget:
 
         Raises EngineError.
         """
-        before, begun = loop.prompt, await _size(loop)
-        read = begun + said.call.usage.completion_tokens
+        read = await _size(loop) + said.call.usage.completion_tokens
         writes = min(self.answer_tokens, loop.sampling.max_completion_tokens or self.answer_tokens)
         # Two turns read what the calls give now, and one of them is the answer.
         most = (self.remaining_tokens() - self.kept_tokens - writes) // 2 - read
@@ -32,13 +31,13 @@ class LookupBudget:
             loop.end_calls()
             most = self.remaining_tokens() - read - writes
         if most < MIN_CALL_TOKENS:
-            loop.refuse(said, "too few tokens of the run are left to read what it gives")
+            loop.refuse(said, "too few tokens of the run are left to read what it gives", as_text=as_text)
             return
         loop.left_tokens = most
         await loop.use(said, as_text=as_text)
         if await _size(loop) > read + most and loop.shorten() and await _size(loop) > read + most:
             loop.end_calls()
-            loop.prompt = before
+            loop.forget_last()
 
 
 async def _size(loop: ToolLoop) -> int:

@@ -15,7 +15,7 @@ from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.tool_run import Found, ToolRun
 from cappella.ensemble.tool_texts import before_question, fenced_results, result_texts
 from cappella.ensemble.toolbox import Toolbox
-from cappella.ensemble.written_calls import written_calls
+from cappella.ensemble.written_calls import may_begin_call, written_calls
 from cappella.tools.base import ToolResult
 from cappella.types import Json, Message, Prompt, Sampling, ToolCall
 
@@ -68,6 +68,8 @@ def answering_plainly(asked: Prompt, results: str) -> Prompt:
     Small models that see tools, or calls made, go on to write calls, though they may make none; and they answer what
     stands last.
     """
+    if not results:
+        return replace(asked, tools=(), tool_choice=None)
     *before, last = asked.messages
     content = last["content"]
     content = f"{results}{content}" if isinstance(content, str) else [{"type": "text", "text": results}, *content]
@@ -103,6 +105,7 @@ class ToolLoop:
         self._last_fenced: list[str] = []
         self._sources: list[Source] = []
         self._room_tokens = 0
+        self._before = (prompt, self._last, self._fenced, self._last_fenced, self._sources, 0)
         self._writes_calls = False
         self.left_tokens: int | None = None
 
@@ -110,6 +113,10 @@ class ToolLoop:
     def names(self) -> Collection[str]:
         """The names of the tools, as the model knows them."""
         return self._tools.box.tools
+
+    def may_be_calls(self, text: str) -> bool:
+        """Whether an answer that begins with this may turn out to be calls, written as text."""
+        return not self._writes_calls and may_begin_call(text, self.names)
 
     def has_calls_for_answer(self, text: str) -> bool:
         """Whether this answer is calls, written as text: then it is to be asked once more, plainly."""
@@ -143,8 +150,9 @@ class ToolLoop:
         found = list(await asyncio.gather(*(self._found_in_time(call, as_text, ends_at) for call in made)))
         served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
         self._answered |= {(call.name, call.arguments) for call in served}
-        self._fenced += self._last_fenced
-        self._sources += (source for each in found for source in each.sources)
+        self._before = (self.prompt, self._last, self._fenced, self._last_fenced, self._sources, self._room_tokens)
+        self._fenced = [*self._fenced, *self._last_fenced]
+        self._sources = [*self._sources, *(source for each in found for source in each.sources)]
         self._last, self._room_tokens = (
             (self.prompt, replace(said, tool_calls=made), found),
             self._room(said, len(made)),
@@ -152,15 +160,21 @@ class ToolLoop:
         self._grow()
         await counted(self.engine, self._fit)
 
-    def refuse(self, said: Answer, why: str) -> None:
+    def forget_last(self) -> None:
+        """Leave out the last turn wholly, with what its calls gave: its results are too large to be read."""
+        self.prompt, self._last, self._fenced, self._last_fenced, self._sources, self._room_tokens = self._before
+
+    def refuse(self, said: Answer, why: str, *, as_text: bool) -> None:
         """Make none of the calls in what the model said, which is not told: its next turn does not hear of them."""
+        self._writes_calls |= as_text
         for call in said.tool_calls[: self._calls_left]:
             self._tools.run.fail(self._name, call.name, call.arguments, why)
 
     def answering(self, asked: Prompt) -> Prompt:
-        """The prompt for an answer, in the format that was `asked` for."""
+        """The prompt for one answer, in the format that was `asked` for, of however many samples the first turn was."""
+        asked, prompt = replace(asked, samples=1), replace(self.prompt, samples=1)
         if not self._writes_calls or asked.messages[-1]["role"] != "user":
-            return answering(self.prompt, asked)
+            return answering(prompt, asked)
         results = before_question([*self._fenced, *self._last_fenced], self._sources, self._tools.nonce)
         return answering_plainly(asked, results)
 

@@ -36,7 +36,9 @@ def result_texts(fenced: Sequence[str], found: Sequence[Found], nonce: str, is_l
 
 
 def before_question(fenced: Sequence[str], sources: Sequence[Source], nonce: str) -> str:
-    """All results of an answer as the beginning of the message with the question."""
+    """All results of an answer as the beginning of the message with the question; nothing without any."""
+    if not fenced:
+        return ""
     return "\n\n".join([*dict.fromkeys(fenced), " ".join([ANSWER_FROM.format(nonce=nonce), *_cite(sources)]), ""])
 
 

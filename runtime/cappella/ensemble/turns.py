@@ -51,7 +51,7 @@ class Turns:
         """Make calls and ask again until it answers, in the format that was `asked` for. Sets `error`.
 
         Once the `budget` allows no more lookups, it answers with what it has found. Text of a turn that may be asked for once
-        more, in the format, goes to `on_chunk` only when that is known.
+        more, in the format or as it may be a call, goes to `on_chunk` only when that is known.
         """
         has_format = False
         try:
@@ -87,7 +87,7 @@ class Turns:
         It is an answer where the tokens of the run allow nothing else.
         """
         try:
-            await self._ask_once(loop, asked, on_chunk, may_call=may_call)
+            held = await self._ask_once(loop, asked, on_chunk, may_call=may_call)
         except (EngineContextExceeded, EngineOverBudget) as error:
             is_over_budget = isinstance(error, EngineOverBudget)
             if is_over_budget:
@@ -96,22 +96,31 @@ class Turns:
             may_call = may_call and loop.may_call
             if not loop.shorten():
                 raise
-            await self._ask_once(loop, asked, on_chunk, may_call=may_call)
+            held = await self._ask_once(loop, asked, on_chunk, may_call=may_call)
         if may_call:
             self.completion.read_written_call(loop.names)
             return
         if loop.has_calls_for_answer(self.completion.text):
             await self._ask_once(loop, asked, on_chunk, may_call=False)
+        elif held:
+            on_chunk(Chunk(held))
         self.completion.drop_calls()
 
     async def _ask_once(
         self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object], *, may_call: bool
-    ) -> None:
+    ) -> str:
+        """One turn. Returns the text of an answer that is not sent yet: it may be a call. Raises EngineError."""
         prompt, is_settled = (loop.prompt, not asked.output_format) if may_call else (loop.answering(asked), True)
         call = loop.new_call()
         self._earlier.append(self.completion)
         self._calls.append(call)
         self.completion = call.completions[0]
+        held, is_held = "", not may_call
         async with aclosing(call.stream(loop.engine, prompt, loop.sampling)) as chunks:
             async for chunk in chunks:
+                if is_held:
+                    held += chunk.content
+                    is_held = loop.may_be_calls(held)
+                    chunk, held = (replace(chunk, content=""), held) if is_held else (replace(chunk, content=held), "")
                 on_chunk(chunk if is_settled else replace(chunk, content=""))
+        return held

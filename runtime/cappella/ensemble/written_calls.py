@@ -12,6 +12,10 @@ from cappella.types import ToolCall
 
 _BETWEEN = re.compile(r"(?:\s|,|</?tool_call>|```(?:json)?)*")
 _FIRST = re.compile(r'\{\s*"(?:name|arguments)"')
+_HEADS = ('{"name"', '{"arguments"')
+_FRAMES = ("<tool_call>", "</tool_call>", "```", "json")
+_NAMED = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)"')
+MAX_HEAD_CHARACTERS = 500
 MAX_CHARACTERS = 20_000
 MAX_CALLS = 16
 
@@ -23,6 +27,15 @@ def written_calls(text: str, names: Collection[str]) -> Sequence[ToolCall]:
     """
     calls = dict.fromkeys(_leading(text[:MAX_CHARACTERS], names))
     return [replace(call, index=index) for index, call in enumerate(list(calls)[:MAX_CALLS])]
+
+
+def may_begin_call(text: str, names: Collection[str]) -> bool:
+    """Whether a text that goes on after this may still turn out to begin with a call of one of these `names`."""
+    rest = _BETWEEN.sub("", text[:MAX_HEAD_CHARACTERS], count=1)
+    if named := _NAMED.match(rest):
+        return named[1] in names
+    begun = "".join(rest.split())
+    return any(head.startswith(begun) for head in (*_HEADS, *_FRAMES)) or begun.startswith(_HEADS)
 
 
 def _leading(text: str, names: Collection[str]) -> Iterator[ToolCall]:
