@@ -25,8 +25,8 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     config["models"]["smollm2"]["tool_parser"] = "hermes"
     config["documents"] = {"archive": {"folder": "archive", "index": "archive.sqlite"}}
     config["tools"] = {"clock": {"builtin": "clock"}}
-    own = {"tools": ["archive", "clock"], "tool_choice": "required", "max_tool_calls": 2}
-    short = {"model": "smollm2", "max_completion_tokens": 64}
+    own = {"tools": ["archive", "clock"], "tool_choice": "required", "max_tool_calls": 1}
+    short = {"model": "smollm2", "max_completion_tokens": 32}
     panel = [{**short, **own, "temperature": 0}, {**short, **own, "temperature": 0.7, "samples": 2}]
     config["ensembles"]["library"] = {"panel": panel, "judge": {**short, **own}, "analysis": "off"}
     config["ensembles"]["library"] |= {"round_timeout_s": 600, "deadline_s": 900, "grace_s": "never"}
@@ -63,11 +63,14 @@ async def test_real_open_weights_look_things_up_before_they_answer(smollm2: Depl
     body = {
         "model": "cappella/library",
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
-        "max_tokens": 64,
+        "max_tokens": 32,
         "fusion": {"include_intermediate_responses": True},
     }
     url = f"{smollm2.url}/v1/chat/completions"
-    async with aiohttp.ClientSession() as http, http.post(url, json=body) as response:
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(900)) as http,
+        http.post(url, json=body) as response,
+    ):
         reply = await response.json()
         assert response.status == 200, reply
     fusion, details = reply["fusion"], reply["usage"]["fusion_details"]

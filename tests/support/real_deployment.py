@@ -51,8 +51,9 @@ class Deployment:
     def engine_core(self, model: str) -> int:
         """The process id of a model's engine core, a child of its server."""
         processes = self.processes()
-        server = next(pid for pid in processes if f"--served-model-name {model} " in command_of(pid))
-        return next(pid for pid in processes if parent_of(pid) == server and "EngineCore" in command_of(pid))
+        # A server that was restarted may still be ending.
+        servers = {pid for pid in processes if f"--served-model-name {model} " in command_of(pid)}
+        return max(pid for pid in processes if parent_of(pid) in servers and "EngineCore" in command_of(pid))
 
     def running(self) -> float:
         """The number of requests that engines are running or queueing."""

@@ -32,6 +32,8 @@ CALL_TOKENS = 128
 MIN_CALL_TOKENS = CALL_TOKENS + MIN_ROOM_TOKENS
 LESS = 4
 MAX_ECHOED_CHARACTERS = 200
+_Round = tuple[Prompt, Answer, Sequence[Found]]
+"""The prompt before a round of calls, what the model said, and what its calls gave."""
 TOOK_TOO_LONG = "It took too long, and was given up."
 
 
@@ -100,12 +102,12 @@ class ToolLoop:
         self._calls_left = tools.box.max_calls
         self._has_ended = False
         self._answered: set[tuple[str, str]] = set()
-        self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
+        self._last: _Round | None = None
         self._fenced: list[str] = []
         self._last_fenced: list[str] = []
         self._sources: list[Source] = []
         self._room_tokens = 0
-        self._before = (prompt, self._last, self._fenced, self._last_fenced, self._sources, 0)
+        self._before = self._state()
         self._writes_calls = False
         self.left_tokens: int | None = None
 
@@ -150,7 +152,7 @@ class ToolLoop:
         found = list(await asyncio.gather(*(self._found_in_time(call, as_text, ends_at) for call in made)))
         served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
         self._answered |= {(call.name, call.arguments) for call in served}
-        self._before = (self.prompt, self._last, self._fenced, self._last_fenced, self._sources, self._room_tokens)
+        self._before = self._state()
         self._fenced = [*self._fenced, *self._last_fenced]
         self._sources = [*self._sources, *(source for each in found for source in each.sources)]
         self._last, self._room_tokens = (
@@ -159,6 +161,10 @@ class ToolLoop:
         )
         self._grow()
         await counted(self.engine, self._fit)
+
+    def _state(self) -> tuple[Prompt, _Round | None, list[str], list[str], list[Source], int]:
+        """What a round of calls changes, none of it in place."""
+        return self.prompt, self._last, self._fenced, self._last_fenced, self._sources, self._room_tokens
 
     def forget_last(self) -> None:
         """Leave out the last turn wholly, with what its calls gave: its results are too large to be read."""
