@@ -24,7 +24,6 @@ from support.real_deployment import (
     deployed,
     parent_of,
     shipped_config,
-    stop,
     wait_for,
 )
 
@@ -163,20 +162,3 @@ def test_an_actor_that_is_killed_takes_its_server_along_and_is_started_again(
     assert "Actor" in str(now["last_failure"])
     assert wait_for(lambda: not alive(before), 60), [command_of(pid) for pid in alive(before)]
     assert server_of(weights, "soprano") != server
-
-
-def test_an_engine_of_a_lost_node_starts_on_the_other_and_nothing_is_left_at_the_end(
-    gateway: Deployment, weights: Path, cluster: RayCluster
-) -> None:
-    lost = node_in_log(gateway, "soprano")
-    assert lost == "far"
-    before, other = ancestors(server_of(weights, "soprano"), 4), engine(gateway, "conductor")["restarts"]
-    restarted_after(gateway, "soprano", cluster.raylets[lost])
-    assert engine(gateway, "conductor")["restarts"] == other
-    assert node_in_log(gateway, "soprano") != lost
-    assert ask(gateway)["choices"][0]["message"]["content"]
-    assert wait_for(lambda: not alive(before), 60), [command_of(pid) for pid in alive(before)]
-    servers = [ancestors(server_of(weights, name), 3) for name in MODELS]
-    left = [*gateway.processes(), *servers[0], *servers[1]]
-    assert stop(gateway) == 0
-    assert wait_for(lambda: not alive(left), 60), [command_of(pid) for pid in alive(left)]
