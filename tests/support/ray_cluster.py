@@ -45,6 +45,8 @@ def ray_cluster(folder: Path, memory_bytes: int) -> Iterator[RayCluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # There it writes its address, whatever `temp_dir` says.
+        "RAY_TMPDIR": str(folder),
         "RAY_agent_register_timeout_ms": "120000",
     }
     # Else engines would be starved by everything else that the machine does.
