@@ -26,7 +26,13 @@ def failure(name: str, reason: str) -> Failure:
     [
         (1, ["engine_broke", "engine_broke"], InsufficientQuorum, "1 of 3 .* quorum is 2.*m0: it was engine_broke"),
         (1, ["context_length_exceeded", "engine_broke"], ContextLengthExceeded, r"context of m0\."),
-        (0, ["context_length_exceeded", "engine_broke", "quorum_unreachable"], InsufficientQuorum, "0 of 3"),
+        (
+            0,
+            ["context_length_exceeded", "engine_broke", "quorum_unreachable"],
+            ContextLengthExceeded,
+            r"context of m0\.",
+        ),
+        (0, ["context_length_exceeded", "engine_broke", "engine_broke"], InsufficientQuorum, "0 of 3"),
         (1, ["deadline", "engine_broke"], DeadlineExceeded, "late: m0"),
         (0, ["deadline", "deadline"], DeadlineExceeded, "late: m0, m1"),
         (0, ["deadline", "engine_broke"], InsufficientQuorum, "0 of 2"),

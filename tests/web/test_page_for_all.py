@@ -39,6 +39,7 @@ async def at(record: PageVisit, view: str) -> None:
         "aria-current", "page"
     )
     await record.page.wait_for_load_state("networkidle")
+    await expect(record.page.get_by_role("heading", level=1).first).to_be_visible()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ class Offer:
     @property
     def tools(self) -> Sequence[Tool]:
         """See `ToolServer`."""
-        return self._offered() if self._problem is None else ()
+        return self._offered() if self.problem is None else ()
 
     def _offered(self) -> Sequence[Tool]:
         """The tools of a server without a problem."""
