@@ -1,9 +1,6 @@
 """A second real vLLM server on a TCP port of this machine, attached by its address: on the panel, and as the judge."""
 
 import json
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cappella.engines.address import Address
-from cappella.engines.vllm import server_args
+from support.plain_vllm import is_up, vllm_server
 from support.real_deployment import ROOT, Deployment, deployed, wait_for
 
 pytestmark = pytest.mark.vllm
@@ -25,32 +21,11 @@ KEY = "sk-test-7"
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of vLLM's own server with the demo's judge, which calls it `writer` and wants a key."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    # Its inner processes are forked: to import vLLM anew in each of them takes minutes on a busy machine.
-    start = "from cappella.engines.vllm.server_main import main; main()"
-    command = [sys.executable, "-c", start, "--model", str(DEMO / "conductor"), "--load-format", "safetensors"]
-    command += ["--served-model-name", "writer", "--host", "127.0.0.1", "--port", str(port), "--api-key", KEY]
-    command += ["--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", "8"]
-    environment = {**server_args.environment(threads=1, eager=True), "VLLM_CPU_KVCACHE_SPACE": "1"}
     log = tmp_path_factory.mktemp("elsewhere") / "server.log"
-    with log.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, env=environment) as server:
-        try:
-            url = f"http://127.0.0.1:{port}/v1"
-            assert wait_for(lambda: server.poll() is not None or _is_up(url), 400)
-            assert server.poll() is None, log.read_text()[-3000:]
-            yield url
-        finally:
-            server.terminate()
-
-
-def _is_up(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(Address(url).url("/health"), timeout=5):
-            return True
-    except OSError:
-        return False
+    with vllm_server(log, DEMO / "conductor", "writer", 2048, "--api-key", KEY) as (url, server):
+        assert wait_for(lambda: server.poll() is not None or is_up(url), 400)
+        assert server.poll() is None, log.read_text()[-3000:]
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -3,57 +3,24 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cappella.engines.address import Address
-from cappella.engines.vllm import server_args
+from support.plain_vllm import is_up, vllm_server
 from support.real_deployment import ROOT, Deployment, deployed, wait_for
 
 pytestmark = pytest.mark.vllm
 
 SOPRANO = ROOT / "model_configs" / "demo" / "soprano"
 AT_ONCE, REQUESTS = 20, 200
-
-
-@contextmanager
-def vllm_server(folder: Path, name: str) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """vLLM's own server in a process group of its own, which may not be up yet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = "from cappella.engines.vllm.server_main import main; main()"
-    command = [sys.executable, "-c", start, "--model", str(SOPRANO), "--load-format", "safetensors"]
-    command += ["--served-model-name", "voice", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "8"]
-    environment = {**server_args.environment(threads=1, eager=True), "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with (
-        (folder / f"{name}.log").open("wb") as sink,
-        subprocess.Popen(command, stdout=sink, stderr=sink, env=environment, start_new_session=True) as server,
-    ):
-        try:
-            yield f"http://127.0.0.1:{port}/v1", server
-        finally:
-            server.terminate()
-
-
-def _is_up(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(Address(url).url("/health"), timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def ask(gateway: Deployment, model: str) -> tuple[int, Any]:
@@ -74,9 +41,12 @@ def ask(gateway: Deployment, model: str) -> tuple[int, Any]:
 
 def test_a_server_killed_under_many_requests_costs_none_of_them(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        servers = [stack.enter_context(vllm_server(tmp_path, name)) for name in ("first", "second")]
+        servers = [
+            stack.enter_context(vllm_server(tmp_path / f"{name}.log", SOPRANO, "voice", 1024))
+            for name in ("first", "second")
+        ]
         for url, server in servers:
-            assert wait_for(lambda url=url, server=server: server.poll() is not None or _is_up(url), 400)  # type: ignore[misc]
+            assert wait_for(lambda url=url, server=server: server.poll() is not None or is_up(url), 400)  # type: ignore[misc]
             assert server.poll() is None
         voice = {"url": [url for url, _ in servers], "api": "vllm", "max_model_len": 1024, "max_num_seqs": 8}
         default = {"panel": ["voice"] * 3, "judge": "voice", "analysis": "off", "quorum": 1}

@@ -58,10 +58,8 @@ class Turns:
             while self.completion.has_calls and not self.completion.error(self.name):
                 if all(each.has_calls for each in self._calls[-1].completions):
                     self._calls[-1].role = "lookup"
-                said, as_text = (
-                    self.completion.answer(self.name, self._calls[-1].record),
-                    self.completion.has_written_call,
-                )
+                said = self.completion.answer(self.name, self._calls[-1].record)
+                as_text = self.completion.has_written_call
                 await (budget.use(loop, said, as_text=as_text) if budget else loop.use(said, as_text=as_text))
                 await self._ask(loop, asked, on_chunk, may_call=loop.may_call)
                 has_format = not loop.may_call
@@ -89,8 +87,7 @@ class Turns:
         try:
             held = await self._ask_once(loop, asked, on_chunk, may_call=may_call)
         except (EngineContextExceeded, EngineOverBudget) as error:
-            is_over_budget = isinstance(error, EngineOverBudget)
-            if is_over_budget:
+            if isinstance(error, EngineOverBudget):
                 # Others have spent meanwhile what it counted on.
                 loop.end_calls()
             may_call = may_call and loop.may_call

@@ -1,9 +1,10 @@
-"""A server whose output is a file here: what its log tells of its start and its end."""
+"""A server whose output is a file here: what its log tells of its start and its end, and how it is ended."""
 
 import asyncio
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from cappella.engines import crash_reason, log_rotation
 from cappella.engines.startup_log import StartupLog, StartupStages
@@ -14,7 +15,14 @@ HEALTHY_MARK_INTERVAL_S = 30.0
 
 
 class LoggedProcess:
-    """`log` is the file with its output. `exit_code` is negative for a signal that killed the server, None if it is unknown."""
+    """`log` is the file with its output. `exit_code` is negative for a signal that killed the server, None if it is unknown.
+
+    A subclass sets `_ended`, the task that lasts as long as the server, and `_control`, whose end tells the server to end gently.
+    """
+
+    stop_timeout_s: ClassVar[float]
+    _control: asyncio.StreamWriter
+    _ended: "asyncio.Task[None]"
 
     def __init__(self, stages: StartupStages, log: Path) -> None:
         self.log = log
@@ -22,6 +30,26 @@ class LoggedProcess:
         self.startup_log = StartupLog(stages)
         # Two marks of a healthy moment and the length of the log then: errors before the older one are ignored.
         self._healthy_marks = [(time.monotonic(), 0)]
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.done()
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until it has ended, or for `timeout_s`."""
+        await asyncio.wait({self._ended}, timeout=timeout_s)
+
+    async def stop(self, timeout_s: float | None = None) -> None:
+        """End the server gently, and by `kill` after `timeout_s`, by default `stop_timeout_s`."""
+        with suppress(OSError):
+            self._control.write_eof()
+        await self.wait(self.stop_timeout_s if timeout_s is None else timeout_s)
+        if self.running:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End it at once, and wait for that for a few seconds."""
+        raise NotImplementedError
 
     def mark_healthy(self) -> None:
         """The engine is healthy now: an error that it logged long before does not explain a later end."""

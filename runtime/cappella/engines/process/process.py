@@ -94,6 +94,8 @@ class EngineProcess(LoggedProcess):
     `log` is the fork server's if the engine was never forked. `exit_code` is as the guardian reports it.
     """
 
+    stop_timeout_s = STOP_TIMEOUT_S
+
     def __init__(
         self,
         reader: asyncio.StreamReader,
@@ -138,22 +140,6 @@ class EngineProcess(LoggedProcess):
     def starting_group(self) -> int | None:
         """The process group that works on the start: the fork server's until the engine is forked."""
         return self.guardian_pid or self._forked_from
-
-    @property
-    def running(self) -> bool:
-        return not self._ended.done()
-
-    async def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until it has ended, or for `timeout_s`."""
-        await asyncio.wait({self._ended}, timeout=timeout_s)
-
-    async def stop(self, timeout_s: float | None = None) -> None:
-        """End the engine's whole process group: gently, and by SIGKILL after `timeout_s`."""
-        with suppress(OSError):
-            self._control.write_eof()
-        await self.wait(STOP_TIMEOUT_S if timeout_s is None else timeout_s)
-        if self.running:
-            await self.kill()
 
     async def kill(self) -> None:
         """Send SIGKILL to the process group, and wait at most KILL_TIMEOUT_S for its end."""

@@ -138,6 +138,7 @@ class RayLauncher:
 class RayProcess(LoggedProcess):
     """A server on a node, as its driver tells of it. It counts as running as long as the driver does."""
 
+    stop_timeout_s = DRIVER_STOPS_IN_S
     process_group = None
     starting_group = None
 
@@ -181,22 +182,6 @@ class RayProcess(LoggedProcess):
                 await self._moved(base)
             case {"exit_code": int() | None as code}:
                 self.exit_code = code
-
-    @property
-    def running(self) -> bool:
-        return not self._ended.done()
-
-    async def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until it has ended, or for `timeout_s`."""
-        await asyncio.wait({self._ended}, timeout=timeout_s)
-
-    async def stop(self, timeout_s: float | None = None) -> None:
-        """End the server gently, and kill its driver after `timeout_s`."""
-        with suppress(OSError):
-            self._control.write_eof()
-        await self.wait(DRIVER_STOPS_IN_S if timeout_s is None else timeout_s)
-        if self.running:
-            await self.kill()
 
     async def kill(self) -> None:
         """Kill the driver: Ray ends the actor with it, and the actor's end is that of the server."""
