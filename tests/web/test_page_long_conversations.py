@@ -1,9 +1,10 @@
 """In a real browser: a conversation that is too long for the models has ways on, and a run that the server keeps an address."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, expect
+from playwright.async_api import Browser, Locator, Route, expect
 
 from support.browser import PageVisit, open_page
 from support.fake_engines import MEMBERS, FakeEngines, gateway_config, serving
@@ -120,3 +121,26 @@ async def test_a_run_that_the_server_keeps_has_an_address(
         await expect(run.get_by_role("heading", name="Where the time went")).to_be_visible()
         await page.goto(f"{url}/#run/unknown")
         await expect(run).to_contain_text("No run 'unknown' found")
+
+
+async def test_the_address_of_a_run_comes_with_the_first_answer_however_late_the_server_says_that_it_keeps_runs(
+    browser: Browser, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    config = gateway_config()
+    server = config.server.model_validate({**config.server.model_dump(), "runs": {"file": tmp_path / "runs.sqlite"}})
+    answered = asyncio.Event()
+
+    async def after_the_answer(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    async with (
+        serving(fake_engines, config.model_copy(update={"server": server})) as url,
+        open_page(browser, url) as record,
+    ):
+        await record.page.route("**/api/machine", after_the_answer)
+        await record.open()
+        turn = await record.ask("Say hello.")
+        await expect(record.page.get_by_role("status").filter(has_text="The answer is complete")).to_be_attached()
+        answered.set()
+        await expect(turn.get_by_role("link", name="Link to this run")).to_be_visible()

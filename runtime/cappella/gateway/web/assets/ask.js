@@ -21,7 +21,7 @@ export function mount(root, api) {
   const welcome = h("section", { className: "welcome" });
   const place = h("div", { className: "conversation-place" });
   const box = h("div", { className: "composer-place" });
-  const state = { api, welcome, place, composer: null, strategies: [], notices: {}, runsKept: false, wanted: null };
+  const state = { api, welcome, place, composer: null, strategies: [], notices: {}, runsKept: null, wanted: null };
   state.shelf = conversationShelf(api, {
     show: (conversation, words) => showConversation(state, conversation, words),
     async restore(conversation, turns) {
@@ -89,16 +89,21 @@ async function loadModels(state, box) {
     current: shelf.current,
     count: (text) => countTokens(api, composer.controls.value().model, text),
   });
+  state.runsKept = areRunsKept(api);
   state.composer = composer;
   fill(box, shelf.undo.element, composer.element);
   showConversation(state, shelf.current());
   shelf.refresh();
   shelf.open(state.wanted);
   state.wanted = null;
-  api.get("/api/machine").then(
-    (machine) => (state.runsKept = machine.runs_kept),
-    () => {},
-  );
+}
+
+async function areRunsKept(api) {
+  try {
+    return (await api.get("/api/machine")).runs_kept;
+  } catch {
+    return false;
+  }
 }
 
 async function countTokens(api, model, text) {
@@ -171,7 +176,12 @@ function finishTurn(state, conversation, turn, run) {
   if (run.phase === "done") showExplanation(turn.view, run, state.notices[turn.choice.model]);
   if (run.phase === "failed") showFailure(state, conversation, turn, run.error);
   addTurnMenu(turn, strategies, waysOn(state, conversation));
-  if (state.runsKept && run.runId) turn.view.actions.append(h("a", { href: `#run/${run.runId}` }, "Link to this run"));
+  // A first answer can come before the server has said whether it keeps runs.
+  if (run.runId) state.runsKept.then((kept) => kept && addRunLink(turn, run.runId));
+}
+
+function addRunLink(turn, runId) {
+  turn.view.actions.append(h("a", { href: `#run/${runId}` }, "Link to this run"));
 }
 
 function showFailure(state, conversation, turn, error) {
