@@ -151,3 +151,17 @@ def test_a_model_computes_in_its_engine_core_and_lets_the_gateway_go_first(demo:
     core = demo.engine_core("soprano")
     assert [pid for pid in demo.processes() if parent_of(pid) == core] == []
     assert os.getpriority(os.PRIO_PROCESS, core) > os.getpriority(os.PRIO_PROCESS, demo.process.pid)
+
+
+async def test_long_prompts_with_seeds_are_read_in_parts_and_answered(demo: Deployment) -> None:
+    """More than one step can read: vLLM's engine core ended on a CPU."""
+    seeds = [*range(8), *range(8)]
+    bodies = [
+        ask("conductor", f"{seed} " + "Who leads Atlas? " * 150, seed=seed, temperature=1, max_tokens=4)
+        for seed in seeds
+    ]
+    replies = await asyncio.gather(*(post(demo, body) for body in bodies))
+    assert [status for status, _ in replies] == [200] * 16
+    texts = [reply["choices"][0]["message"]["content"] for _, reply in replies]
+    assert texts[:8] == texts[8:]
+    assert len(set(texts)) > 1

@@ -33,6 +33,7 @@ def main() -> None:
         _fork_inner_processes()
         _compute_in_engine_core()
         expand_settings_to_tokens(import_module("vllm.v1.sample.rejection_sampler"))
+        rewind_seeded_streams(import_module("vllm.v1.worker.gpu_model_runner"))
         if "--enable-lora" in sys.argv:
             skip_adapters_for_base(import_module("vllm.lora.ops.torch_ops.lora_ops"), import_module(_PUNICA_CPU))
     _entry.main()
@@ -105,3 +106,27 @@ def expand_settings_to_tokens(sampler: Any) -> None:
         return values.masked_fill(values == replace_from, replace_to).repeat_interleave(counts, output_size=num_tokens)
 
     sampler.expand_batch_to_tokens = expand
+
+
+def rewind_seeded_streams(runner: Any) -> None:
+    """Let a prompt with a `seed` be read in parts.
+
+    vLLM takes back the number that it drew for a part by the generator's offset, which generators on a CPU lack: the
+    engine core of 0.32 ended. Before a first token that number is all that was drawn.
+    """
+
+    class Rewindable(import_module("torch").Generator):  # type: ignore[misc]
+        def get_offset(self) -> int:
+            return 0
+
+        def set_offset(self, offset: int) -> None:
+            self.manual_seed(self.initial_seed())
+
+    state_of = runner.CachedRequestState
+
+    def rewindable(*, generator: Any, **state: Any) -> Any:
+        if generator is not None:
+            generator = Rewindable(device="cpu").manual_seed(generator.initial_seed())
+        return state_of(generator=generator, **state)
+
+    runner.CachedRequestState = rewindable
