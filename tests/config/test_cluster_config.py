@@ -9,6 +9,7 @@ import pytest
 
 from cappella.config.load import load
 from cappella.errors import ConfigError
+from support.config_file import write_config
 
 GOOD = """\
 models:
@@ -20,18 +21,12 @@ ensembles:
 """
 
 
-def written(folder: Path, text: str) -> Path:
-    path = folder / "c.yaml"
-    path.write_text(text)
-    return path
-
-
 def test_a_cluster_is_auto_or_an_address_and_its_token_is_relative_to_the_config(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
-    assert load(written(tmp_path, GOOD)).placement.ray is not None
+    assert load(write_config(tmp_path, GOOD)).placement.ray is not None
     for address in ("10.0.0.1:6379", "'[fd00::1]:6379'"):
         text = GOOD.replace("address: auto", f"address: {address}, token_file: token")
-        ray = load(written(tmp_path, text)).placement.ray
+        ray = load(write_config(tmp_path, text)).placement.ray
         assert ray is not None
         assert ray.token_file == tmp_path / "token"
 
@@ -51,7 +46,7 @@ def test_a_cluster_is_auto_or_an_address_and_its_token_is_relative_to_the_config
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert old in GOOD
     with pytest.raises(ConfigError, match=says):
-        load(written(tmp_path, GOOD.replace(old, new)))
+        load(write_config(tmp_path, GOOD.replace(old, new)))
 
 
 def test_without_the_extra_the_error_names_it(tmp_path: Path) -> None:
@@ -62,7 +57,7 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path) -> None:
         "u.find_spec = lambda name, *rest: None if name == 'ray' else find(name, *rest)\n"
     )
     paths = os.pathsep.join([str(tmp_path / "hidden"), str(Path(__file__).parents[2] / "runtime")])
-    command = [sys.executable, "-m", "cappella", "plan", str(written(tmp_path, GOOD))]
+    command = [sys.executable, "-m", "cappella", "plan", str(write_config(tmp_path, GOOD))]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
     assert done.returncode == 2
     assert "cappella[ray]" in done.stderr

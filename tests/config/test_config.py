@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from cappella.config import Config, Ensemble, Model
 from cappella.config.load import load
 from cappella.errors import ConfigError
+from support.config_file import write_config
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -24,21 +25,15 @@ ensembles:
 """
 
 
-def write(folder: Path, text: str) -> Path:
-    path = folder / "c.yaml"
-    path.write_text(text)
-    return path
-
-
 @pytest.mark.parametrize("mode", ["off", "before"])
 def test_a_mode_needs_no_quotes_also_where_older_yaml_reads_a_boolean(tmp_path: Path, mode: str) -> None:
     text = GOOD.replace("judge: bob", f"judge: bob\n    analysis: {mode}\n    debias: yes\n    early_prefill: false")
-    ensemble = load(write(tmp_path, text)).ensembles["default"]
+    ensemble = load(write_config(tmp_path, text)).ensembles["default"]
     assert (ensemble.analysis, ensemble.debias, ensemble.early_prefill) == (mode, True, False)
 
 
 def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> None:
-    config = load(write(tmp_path, GOOD))
+    config = load(write_config(tmp_path, GOOD))
     assert config.local["ann"].weights == tmp_path / "w" / "ann"
     assert config.local["bob"].weights == Path("/abs/bob")
     seats = config.ensembles["default"].seats
@@ -189,7 +184,7 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
 )
 def test_a_mistake_is_named_with_its_place_and_a_hint(tmp_path: Path, old: str, new: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as raised:
-        load(write(tmp_path, GOOD.replace(old, new, 1)))
+        load(write_config(tmp_path, GOOD.replace(old, new, 1)))
     assert "\n" not in str(raised.value)
 
 
@@ -218,7 +213,7 @@ def test_every_shipped_config_loads(path: Path) -> None:
     ],
 )
 def test_only_loopback_hosts_are_allowed(tmp_path: Path, host: str, allowed: bool) -> None:
-    path = write(tmp_path, f"server: {{host: '{host}'}}\n{GOOD}")
+    path = write_config(tmp_path, f"server: {{host: '{host}'}}\n{GOOD}")
     if allowed:
         assert load(path).server.host == host
     else:
@@ -229,7 +224,7 @@ def test_only_loopback_hosts_are_allowed(tmp_path: Path, host: str, allowed: boo
 @pytest.mark.parametrize("size", [9, 0])
 def test_a_panel_has_one_to_eight_members(tmp_path: Path, size: int) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml:6: ensembles\.default\.panel"):
-        load(write(tmp_path, GOOD.replace("[ann, {model: bob, temperature: 0.5}, ann]", str(["ann"] * size))))
+        load(write_config(tmp_path, GOOD.replace("[ann, {model: bob, temperature: 0.5}, ann]", str(["ann"] * size))))
 
 
 @given(
@@ -242,25 +237,25 @@ def test_an_unknown_key_is_named_with_its_line_wherever_it_stands(tmp_path: Path
     for old, line, where in (("models:", 1, key), ("panel:", 6, f"ensembles.default.{key}")):
         text = GOOD.replace(old, f"'{key}': 1\n{'' if line == 1 else '    '}{old}", 1)
         with pytest.raises(ConfigError, match=rf"c\.yaml:{line}: {re.escape(where)}: unknown key\. "):
-            load(write(tmp_path, text))
+            load(write_config(tmp_path, text))
 
 
 @given(st.text(max_size=60) | st.lists(st.sampled_from("abc:-[]{}&*!#|>'\n \t,?%@"), max_size=30).map("".join))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_text_makes_anything_but_a_config_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        load(write(tmp_path, text))
+        load(write_config(tmp_path, text))
     assert str(tmp_path / "c.yaml") in str(raised.value)
 
 
 def test_an_invalid_date_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml"):
-        load(write(tmp_path, GOOD.replace("./w/ann", "2020-13-45")))
+        load(write_config(tmp_path, GOOD.replace("./w/ann", "2020-13-45")))
 
 
 def test_an_alias_to_itself_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml"):
-        load(write(tmp_path, f"{GOOD}x: &x [*x]\n"))
+        load(write_config(tmp_path, f"{GOOD}x: &x [*x]\n"))
 
 
 def test_a_folder_in_the_configs_place_is_named(tmp_path: Path) -> None:
@@ -269,7 +264,7 @@ def test_a_folder_in_the_configs_place_is_named(tmp_path: Path) -> None:
 
 
 def test_a_loaded_config_cannot_be_changed(tmp_path: Path) -> None:
-    config = load(write(tmp_path, GOOD))
+    config = load(write_config(tmp_path, GOOD))
     with pytest.raises(ValidationError):
         config.server.port = 1
 
@@ -286,7 +281,7 @@ def test_a_loaded_config_cannot_be_changed(tmp_path: Path) -> None:
 )
 def test_a_collector_may_be_local_or_at_an_address_of_may_reach(tmp_path: Path, endpoint: str) -> None:
     server = f"server: {{tracing: {{endpoint: '{endpoint}'}}, may_reach: [10.0.0.7]}}\n"
-    tracing = load(write(tmp_path, GOOD + server)).server.tracing
+    tracing = load(write_config(tmp_path, GOOD + server)).server.tracing
     assert tracing
     assert (tracing.endpoint, tracing.share) == (endpoint, 1.0)
 
@@ -301,12 +296,12 @@ def test_a_collector_may_be_local_or_at_an_address_of_may_reach(tmp_path: Path, 
 )
 def test_an_alias_of_nothing_or_in_the_place_of_a_name_is_refused(tmp_path: Path, alias: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(problem)) as raised:
-        load(write(tmp_path, f"{GOOD}server:\n  aliases:\n    {alias}\n"))
+        load(write_config(tmp_path, f"{GOOD}server:\n  aliases:\n    {alias}\n"))
     assert ":10: server.aliases." in raised.value.place
 
 
 def test_an_alias_means_an_ensemble_or_a_model(tmp_path: Path) -> None:
     aliases = "{openrouter/fusion: default, 'claude-4.5': cappella/default, gpt-5: bob}"
-    config = load(write(tmp_path, f"{GOOD}server: {{aliases: {aliases}}}\n"))
+    config = load(write_config(tmp_path, f"{GOOD}server: {{aliases: {aliases}}}\n"))
     meant = [config.meant_by(name) for name in ("openrouter/fusion", "claude-4.5", "gpt-5", "ann")]
     assert meant == ["cappella/default", "cappella/default", "bob", "ann"]

@@ -8,6 +8,7 @@ import pytest
 
 from cappella.config.load import load
 from cappella.errors import ConfigError
+from support.config_file import write_config
 
 GOOD = """\
 models:
@@ -15,12 +16,6 @@ models:
 ensembles:
   default: {panel: [ann], judge: ann}
 """
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "c.yaml"
-    path.write_text(text)
-    return path
 
 
 NEVER = (
@@ -46,7 +41,7 @@ NEVER = (
 def test_engine_args_accept_only_listed_flags(tmp_path: Path, key: str, spell: Callable[[str], str]) -> None:
     text = GOOD.replace("1MiB}", f"1MiB, engine_args: {{'{spell(key)}': 1}}}}", 1)
     with pytest.raises(ConfigError, match=rf"c\.yaml:2: models\.ann\.engine_args\.{re.escape(spell(key))}: "):
-        load(write(tmp_path, text))
+        load(write_config(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -60,10 +55,10 @@ def test_engine_args_accept_only_listed_flags(tmp_path: Path, key: str, spell: C
 )
 def test_a_refused_engine_arg_has_a_hint(tmp_path: Path, flag: str, hint: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        load(write(tmp_path, GOOD.replace("1MiB}", f"1MiB, engine_args: {{{flag}: 1}}}}", 1)))
+        load(write_config(tmp_path, GOOD.replace("1MiB}", f"1MiB, engine_args: {{{flag}: 1}}}}", 1)))
     assert raised.value.hint == hint
 
 
 def test_engine_args_accept_listed_flags_in_both_spellings(tmp_path: Path) -> None:
     text = GOOD.replace("1MiB}", "1MiB, engine_args: {async_scheduling: true, max-num-batched-tokens: 64}}", 1)
-    assert len(load(write(tmp_path, text)).local["ann"].engine_args) == 2
+    assert len(load(write_config(tmp_path, text)).local["ann"].engine_args) == 2

@@ -6,6 +6,7 @@ import pytest
 
 from cappella.config.load import load
 from cappella.errors import ConfigError
+from support.config_file import write_config
 
 GOOD = """\
 models:
@@ -21,15 +22,9 @@ ensembles:
 """
 
 
-def write(folder: Path, text: str) -> Path:
-    path = folder / "c.yaml"
-    path.write_text(text)
-    return path
-
-
 @pytest.mark.parametrize("judge", ["rm", "rank"])
 def test_a_model_that_scores_may_judge_select(tmp_path: Path, judge: str) -> None:
-    config = load(write(tmp_path, GOOD.replace("model: rm", f"model: {judge}")))
+    config = load(write_config(tmp_path, GOOD.replace("model: rm", f"model: {judge}")))
     assert config.ensembles["default"].judge.model == judge
     assert config.models["emb"].capabilities.task == "embed"
     assert config.models["ann"].capabilities.writes
@@ -60,21 +55,21 @@ def test_a_model_that_scores_may_judge_select(tmp_path: Path, judge: str) -> Non
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert old in GOOD
     with pytest.raises(ConfigError, match=f"(?s){says}"):
-        load(write(tmp_path, GOOD.replace(old, new)))
+        load(write_config(tmp_path, GOOD.replace(old, new)))
 
 
 def test_a_judge_that_scores_cannot_judge_calls_of_tools(tmp_path: Path) -> None:
     text = GOOD.replace("kv_cache_bytes: 1MiB}", "kv_cache_bytes: 1MiB, tool_parser: hermes}", 1)
     with pytest.raises(ConfigError, match=r"ensembles.default.judge: .*cannot judge calls of tools"):
-        load(write(tmp_path, text.replace("select", "select\n    tools: true")))
+        load(write_config(tmp_path, text.replace("select", "select\n    tools: true")))
 
 
 def test_a_card_gives_no_parsers_to_a_model_that_writes_nothing(tmp_path: Path) -> None:
     text = GOOD.replace("weights: ./emb", "weights: ./emb, card: Qwen/Qwen3-8B")
-    model = load(write(tmp_path, text)).local["emb"]
+    model = load(write_config(tmp_path, text)).local["emb"]
     assert (model.tool_parser, model.reasoning_parser) == (None, None)
 
 
 def test_a_remote_model_may_have_a_task(tmp_path: Path) -> None:
     text = GOOD.replace("weights: ./rank", 'url: "http://127.0.0.1:1/v1", api: vllm')
-    assert load(write(tmp_path, text)).models["rank"].capabilities.task == "rerank"
+    assert load(write_config(tmp_path, text)).models["rank"].capabilities.task == "rerank"

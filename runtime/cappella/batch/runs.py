@@ -12,7 +12,7 @@ from cappella.batch.engines import NEVER_S, RowCalls
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble.candidates import marks_from
-from cappella.ensemble.context import JUDGE_SHARE
+from cappella.ensemble.deadline import JUDGE_SHARE
 from cappella.ensemble.events import Emit
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run

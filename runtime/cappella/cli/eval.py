@@ -76,31 +76,18 @@ def evaluate(
 
     Every answer is kept as it comes: the same command goes on where it stopped.
     """
-    from cappella.evaluation.session import Options
-    from cappella.evaluation.session import evaluate as run
+    from cappella.evaluation import session
 
-    is_address = "://" in target or (not target.endswith((".yaml", ".yml")) and not Path(target).exists())
+    config, address = _where(target, url)
+    asked = session.Asked(ensemble, ways, leave_one_out, samples, best, concurrency)
+    scoring = session.Scoring(scorer, rubric_judge, unsafe_code)
+    files = session.Files(store, fresh, json, html, write_config)
     with one_line_errors():
-        run(
-            Options(
-                config=None if is_address else Path(target),
-                url=base_url(target) if is_address else url and base_url(url),
-                data=data,
-                ensemble=ensemble,
-                scorer=scorer,
-                ways=ways,
-                key=key,
-                limit=limit,
-                samples=samples,
-                best=best,
-                rubric_judge=rubric_judge,
-                at_once=concurrency,
-                leave_out=leave_one_out,
-                unsafe_code=unsafe_code,
-                fresh=fresh,
-                store=store,
-                json=json,
-                html=html,
-                write_config=write_config,
-            )
-        )
+        session.evaluate(session.Options(config, address, key, data, limit, asked, scoring, files))
+
+
+def _where(target: str, url: str | None) -> tuple[Path | None, str | None]:
+    """The config and the address that a target names; a config may be served at `url`."""
+    if "://" in target or (not target.endswith((".yaml", ".yml")) and not Path(target).exists()):
+        return None, base_url(target)
+    return Path(target), url and base_url(url)

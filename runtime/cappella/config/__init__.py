@@ -10,7 +10,8 @@ from cappella.config.documents import Documents
 from cappella.config.ensembles import Ensemble, Judge, Member, Preset, seats
 from cappella.config.fields import Name
 from cappella.config.models import AnyModel, Model, RemoteModel, with_adapters
-from cappella.config.server import Audit, Batch, Placement, Ray, Runs, Server, Tls, Tracing
+from cappella.config.placement import Placement, Ray
+from cappella.config.server import Audit, Batch, Runs, Server, Tls, Tracing
 from cappella.config.tools import AnyTool, CommandTool, UrlTool
 from cappella.types import Frozen
 

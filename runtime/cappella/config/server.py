@@ -1,8 +1,7 @@
-"""The `server` and `placement` sections of a config."""
+"""The `server` section of a config."""
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from re import Pattern
 from typing import Annotated, Literal
@@ -18,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from cappella.config.addresses import HostName, Origin, address_of, is_loopback
 from cappella.config.fields import Bytes
 from cappella.config.limits import Limits
 from cappella.config.options import Seconds
@@ -94,24 +94,7 @@ class Batch(Frozen):
     max_rows: Annotated[int, Field(ge=1)] = 50_000
 
 
-def _origin(text: str) -> str:
-    """Requires the form that browsers send, because origins are compared as strings."""
-    default_port = re.match(r"(https://.*:443|http://.*:80)$", text)
-    if default_port or not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+", text):
-        how = "scheme, host and any non-default port, in lower case, such as https://chat.lan"
-        raise ValueError(f"{text!r} is not an origin as browsers send it: write {how}")
-    return text
-
-
-def _host_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9._-]+", text):
-        raise ValueError(f"{text!r} is not a host name: write it in lower case, without scheme, port or asterisk")
-    return text
-
-
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
-Origin = Annotated[str, AfterValidator(_origin)]
-HostName = Annotated[str, AfterValidator(_host_name)]
 
 
 class Tracing(Frozen):
@@ -241,61 +224,8 @@ class Server(Frozen):
 
     @property
     def loopback(self) -> bool:
-        return _is_loopback(self.host)
+        return is_loopback(self.host)
 
     def may_connect_to(self, host: str) -> bool:
         """Whether sealing/guard.py permits connections to this host. Names other than localhost are refused."""
-        return _is_loopback(host) or _address(host) in self.may_reach
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """The address, or None for a host name."""
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
-
-
-class Ray(Frozen):
-    """A Ray cluster whose nodes take the engines. `auto` is the one that this machine belongs to.
-
-    `token_file` holds the cluster's token, by default the file that Ray reads itself.
-    """
-
-    address: str = "auto"
-    token_file: Path | None = None
-
-    @field_validator("address")
-    @classmethod
-    def _is_auto_or_a_socket(cls, address: str) -> str:
-        host, colon, port = address.rpartition(":")
-        if address != "auto" and not (colon and _address(host.strip("[]")) and port.isdecimal()):
-            raise ValueError(f"{address!r} is no address of a Ray cluster: write auto, or 10.0.0.1:6379")
-        return address
-
-
-class Placement(Frozen):
-    """Memory sharing: at most `memory_bytes` of each GPU, or of the machine's memory if it has no GPU.
-
-    With `swap`, models that do not fit at once are swapped in and out by turns; judges stay loaded. With `mps`, engines
-    on one GPU compute concurrently under a CUDA Multi-Process Service started for them. With `sleepers_free_graphs`, a sleeping
-    engine gives its CUDA graphs back, too, which nobody has tried on a GPU yet. With `ray`, engines run on the nodes of a cluster,
-    each of whose addresses `server.may_reach` has.
-    """
-
-    memory_bytes: Annotated[Bytes, Field(ge=1 << 20)] | None = None
-    swap: bool = False
-    mps: bool = False
-    sleepers_free_graphs: bool = False
-    ray: Ray | None = None
-
-    @model_validator(mode="after")
-    def _what_a_cluster_lacks(self) -> "Placement":
-        if given := [name for name in ("swap", "mps", "sleepers_free_graphs") if self.ray and getattr(self, name)]:
-            raise ValueError(f"{given[0]} and ray exclude each other: it is for the GPUs of one machine")
-        return self
+        return is_loopback(host) or address_of(host) in self.may_reach

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, aclosing
 
 from cappella.engines.base import Embeddings, Engine, Score, TokenCount
 from cappella.engines.status import EngineStatus
-from cappella.ensemble.choice import limited
+from cappella.ensemble.token_limits import limited
 from cappella.errors import EngineNotReady, EngineOverBudget, EngineRejected
 from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
 

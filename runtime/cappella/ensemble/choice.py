@@ -1,40 +1,13 @@
-"""One-word choices of a model: the sampling for them, and each choice's probability from the log-probabilities."""
+"""One-word choices of a model: each choice's probability, from the log-probabilities."""
 
 from collections.abc import Mapping, Sequence
 from math import exp
 
 from cappella.errors import EngineUnusable
-from cappella.types import Capabilities, Json, Sampling
+from cappella.types import Json
 
 CHOICE_TOKENS = 16
 """Enough for any letter or word to choose, in any tokenizer."""
-SHORT_THINKING_TOKENS = 1024
-"""What a model may think before a word, unless its `thinking_token_budget` says so."""
-
-
-def short_sampling(sampling: Sampling, capabilities: Capabilities, tokens: int) -> Sampling:
-    """The sampling with at most `tokens` new tokens and no stop texts; for a model that reasons first they limit its answer alone."""
-    if not capabilities.reasoning:
-        return sampling.model_copy(update={"stop": None, "max_completion_tokens": tokens})
-    budget = with_thinking_budget(sampling, SHORT_THINKING_TOKENS, capabilities)
-    return budget.model_copy(update={"stop": None, "max_completion_tokens": None})
-
-
-def with_thinking_budget(sampling: Sampling, tokens: int, capabilities: Capabilities) -> Sampling:
-    """The sampling with so much thinking at most, unless it says how much itself, or the server cannot limit it."""
-    if not capabilities.extensions or sampling.thinking_token_budget is not None:
-        return sampling
-    return sampling.model_copy(update={"thinking_token_budget": tokens})
-
-
-def limited(sampling: Sampling, tokens: int) -> Sampling:
-    """The sampling with at most so many new tokens; where that is less than before, thinking takes at most half of them."""
-    if sampling.max_completion_tokens is not None and sampling.max_completion_tokens <= tokens:
-        return sampling
-    update = {"max_completion_tokens": tokens}
-    if sampling.thinking_token_budget is not None:
-        update["thinking_token_budget"] = min(sampling.thinking_token_budget, tokens // 2)
-    return sampling.model_copy(update=update)
 
 
 def probabilities(logprobs: Sequence[Json], choices: Sequence[str]) -> Mapping[str, float]:

@@ -1,9 +1,8 @@
 """The state of one run that its strategy works with: the panel, its answers, the judge, and the time left."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,10 +12,10 @@ from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
 from cappella.ensemble import agreement, given_answers, judge_lookups, prompts
 from cappella.ensemble.adaptive import ask_until_safe
-from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.caller_handles import CallerHandles
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.citations import Citations
+from cappella.ensemble.deadline import Deadline
 from cappella.ensemble.events import (
     AnalysisDelta,
     AnswerDelta,
@@ -32,7 +31,6 @@ from cappella.ensemble.evidence import backings
 from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.living_judge import is_up, with_living_judge
-from cappella.ensemble.lookup_budget import LookupBudget
 from cappella.ensemble.messages import for_judge, format_of_members
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
@@ -51,6 +49,7 @@ from cappella.ensemble.run import (
 )
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.timing import timings
+from cappella.ensemble.token_shares import TokenShares
 from cappella.ensemble.tool_loop import Tools
 from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
@@ -58,9 +57,6 @@ from cappella.extraction.extractors import Reading
 from cappella.threads import off_loop_if_large
 from cappella.tools.base import ToolServer
 from cappella.types import Prompt
-
-JUDGE_SHARE = 0.25
-"""The share of the run's deadline that a panel with its quorum leaves to the judge, even if other members are late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +108,12 @@ class RunContext:
         self.grouped: Grouped | None = None
         self.failure_reason: str | None = None
         self.began_at = self.panel_ended_at = time.monotonic()
+        self.deadline = Deadline(self.began_at, settings.deadline_s)
         self.first_final_at: float | None = None
         self._read: tuple[Sequence[Answer], Reading] | None = None
         self._emit_to_caller = emit
-        self._budget = Budget(settings.max_total_tokens) if settings.max_total_tokens else None
-        self.engines = within_budget(engines, self._budget)
-        # The panel gets at most half of a budget, since the judge reads all that the panel writes.
-        shares = 2 * self.max_rounds * len(settings.answer_names)
-        self._member_share = settings.max_total_tokens and settings.max_total_tokens // shares
-        self.members = within_budget(engines, self._budget, self._member_share)
+        self._tokens = TokenShares(engines, settings, self.max_rounds)
+        self.engines, self.members = self._tokens.engines, self._tokens.members
         self.judge_engine = self.engines[settings.judge]
         self.judge_prompt = judge_prompt
         self.failed_judges: list[FailedJudge] = []
@@ -130,7 +123,6 @@ class RunContext:
         self._ordering = Ordering(settings)
         self._judge_tools = self._tools_of_judge()
         self._early_prefill = EarlyPrefill(self.judge_engine, self._reading_prompt, self._ordering, settings)
-        self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
         self.helper_calls: list[Call] = []
@@ -144,7 +136,7 @@ class RunContext:
         """
         if self.rounds:
             self.emit(RoundStarted(len(self.rounds) + 1))
-        with self._deadline_suspended():
+        with self.deadline.suspended():
             panel = await self._ask_round()
         self.rounds.append(panel)
         self.panel_ended_at = time.monotonic()
@@ -183,7 +175,7 @@ class RunContext:
             self._early_prefill.read,
             self.citations,
             self._judge_tools,
-            self._remaining_tokens,
+            self._tokens.remaining_tokens,
         )
 
     async def replace_judge(self, error: EngineError) -> bool:
@@ -225,34 +217,14 @@ class RunContext:
             self.judge_engine,
             self.tools,
             self._ordering.nonce,
-            lambda: self.remaining_s,
-            lambda: self._remaining_tokens,
+            lambda: self.deadline.remaining_s,
+            lambda: self._tokens.remaining_tokens,
         )
-
-    @property
-    def _remaining_tokens(self) -> int | None:
-        return self._budget.remaining_tokens if self._budget else None
 
     @property
     def _reading_prompt(self) -> Prompt:
         """The judge's prompt for reading answers."""
         return judge_lookups.reading_prompt(self.judge_prompt, self._judge_tools)
-
-    @property
-    def remaining_s(self) -> float:
-        """The time left until the run's deadline."""
-        return max(0.0, self.settings.deadline_s - (time.monotonic() - self.began_at))
-
-    @property
-    def panel_remaining_s(self) -> float:
-        """The time left until the judge's share of the deadline begins."""
-        return max(0.0, self.remaining_s - JUDGE_SHARE * self.settings.deadline_s)
-
-    @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """Raises TimeoutError at the run's deadline, except during a round of the panel, which has its own limits."""
-        async with asyncio.timeout(self.remaining_s) as self._timeout:
-            yield
 
     @property
     def calls(self) -> list[Call]:
@@ -290,13 +262,10 @@ class RunContext:
     async def _ask(self, seats: Sequence[Seat], there: int, rounds_left: int) -> Panel:
         """Ask these seats, where there are answers already."""
         settings = self.settings
-        quorate_limit_s = self.panel_remaining_s / rounds_left
-        # Only the first round may use the judge's share, up to the quorum: below it there is nothing to judge.
-        is_quorate = bool(self.rounds) or there >= settings.quorum
-        limit_s = quorate_limit_s if is_quorate else self.remaining_s / rounds_left
+        limits_s = self.deadline.limits_of_round_s(rounds_left, bool(self.rounds) or there >= settings.quorum)
         # At least one of those who are asked: the grace is a multiple of the time that it takes.
         quorum = max(1, min(settings.quorum - there, sum(seat.samples for seat in seats)))
-        wait_policy = WaitPolicy(quorum, settings.round_timeout_s, settings.grace_s, limit_s, quorate_limit_s)
+        wait_policy = WaitPolicy(quorum, settings.round_timeout_s, settings.grace_s, *limits_s)
         return await ask_round(
             self.members,
             self.prompt,
@@ -307,17 +276,8 @@ class RunContext:
             self.emit,
             verbatim=self.strategy.returns_member_answers,
             tools=self.tools,
-            budget=self._lookup_budget,
+            budget=self._tokens.of_lookups(len(self.rounds)),
         )
-
-    @property
-    def _lookup_budget(self) -> LookupBudget | None:
-        """What the lookups of the next round may spend: of the panel's half of all tokens, what is not for later rounds."""
-        budget, total = self._budget, self.settings.max_total_tokens
-        if budget is None or not total or not self._member_share:
-            return None
-        spent_by_then = total // 2 * (len(self.rounds) + 1) // self.max_rounds
-        return LookupBudget(lambda: budget.remaining_tokens, total - spent_by_then, self._member_share)
 
     async def _reading_of(self, answers: Sequence[Answer]) -> Reading:
         settings = self.settings
@@ -331,20 +291,8 @@ class RunContext:
             self.emit(AnswerDone(each) if isinstance(each, Answer) else AnswerFailed(each))
         return given
 
-    @contextmanager
-    def _deadline_suspended(self) -> Iterator[None]:
-        """Suspends `deadline` during a round: a TimeoutError there would lose the answers that have arrived."""
-        if self._timeout is None:
-            yield
-            return
-        self._timeout.reschedule(None)
-        try:
-            yield
-        finally:
-            self._timeout.reschedule(asyncio.get_running_loop().time() + self.remaining_s)
-
     @property
     def _prefills_early(self) -> bool:
         """Not with a budget, which calls that may turn out useless would use up."""
         reads = self.settings.needs_judge and self.judge_engine.capabilities.writes
-        return self.settings.early_prefill and reads and self._budget is None
+        return self.settings.early_prefill and reads and not self._tokens.are_limited

@@ -28,7 +28,7 @@ async def early_exit(ctx: RunContext) -> Verdict | None:
 async def _judge_confirms_agreement(ctx: RunContext) -> bool:
     """False if the judge fails or is slow: a check that only saves work must not cost the verdict."""
     try:
-        async with asyncio.timeout(SHORTCUT_SHARE * ctx.remaining_s):
+        async with asyncio.timeout(SHORTCUT_SHARE * ctx.deadline.remaining_s):
             return await ctx.judge.confirms_agreement()
     except (EngineError, TimeoutError):
         return False

@@ -9,11 +9,12 @@ from cappella.engines import waiting
 from cappella.ensemble import prompts
 from cappella.ensemble.between import extend
 from cappella.ensemble.call import EngineCall
-from cappella.ensemble.choice import CHOICE_TOKENS, short_sampling
+from cappella.ensemble.choice import CHOICE_TOKENS
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import FinalDelta, Gated
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.run import Answer, GateDecision
+from cappella.ensemble.token_limits import short_sampling
 from cappella.errors import EngineBroke, EngineError
 from cappella.types import OutputFormat, Prompt, Sampling
 
@@ -68,7 +69,7 @@ async def _ask_alone(ctx: RunContext, decision: GateDecision, prompt: Prompt) ->
     )
     try:
         async with (
-            asyncio.timeout(ctx.remaining_s),
+            asyncio.timeout(ctx.deadline.remaining_s),
             aclosing(call.stream(engine, prompt, ctx.settings.judge_sampling)) as chunks,
         ):
             async for chunk in chunks:

@@ -12,19 +12,20 @@ from cappella.ensemble import evidence_share, grouping, prompts
 from cappella.ensemble.analysis import with_names, without_letters
 from cappella.ensemble.asking import Asking, unseen
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import CHOICE_TOKENS, limited, mean, probabilities, short_sampling, with_thinking_budget
+from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities
 from cappella.ensemble.citations import Citations
-from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
-from cappella.ensemble.fallback import cut_at_stop
+from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit
+from cappella.ensemble.final_output import FinalOutput
 from cappella.ensemble.judge_lookups import JudgeLookups
 from cappella.ensemble.reading import Reading
 from cappella.ensemble.run import Analysis, Answer, Call, Shortened
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.together import AT_ONCE, together
+from cappella.ensemble.token_limits import analysis_sampling, short_sampling, within_quarter
 from cappella.ensemble.tool_loop import Tools
 from cappella.errors import EngineError, EngineUnusable
-from cappella.types import Chunk, Message, OutputFormat, Prompt, Sampling
+from cappella.types import Chunk, Message, OutputFormat, Prompt
 
 TOP_LOGPROBS = 20
 DRAFT = "the answers before"
@@ -62,10 +63,10 @@ class Judge:
         self.asking = Asking(
             engine, settings.judge, candidates.nonce, self._citations, proposes_calls=self._proposes_calls
         )
-        self._has_output = self._has_text = self._has_tool_call = False
         self._engine = engine
         self._prompt = prompt
         self._emit = emit
+        self._output = FinalOutput(prompt, settings.judge_sampling.stop or (), self._citations, emit)
         self._candidates = candidates
         self.labels = candidates.labels
         self._ranking = ranking
@@ -82,7 +83,7 @@ class Judge:
     @property
     def rules_out_fallback(self) -> bool:
         """Whether the partial output already sent, of a tool call or in a format, allows no other answer after it."""
-        return self._has_tool_call or (self._has_text and self.output_format is not None)
+        return self._output.rules_out_another
 
     @property
     def calls(self) -> Sequence[Call]:
@@ -93,7 +94,7 @@ class Judge:
     @property
     def has_output(self) -> bool:
         """Whether a piece of the final answer has been sent, be it of the thoughts before it."""
-        return self._has_output
+        return self._output.has_begun
 
     @property
     def shortened(self) -> Sequence[Shortened]:
@@ -139,14 +140,15 @@ class Judge:
             between=candidates.between,
             has_sources=self._citations.are_possible,
         )
-        sampling = self._analysis_sampling
+        sampling = analysis_sampling(self.settings, self._engine.capabilities)
+        sampling = within_quarter(sampling, self.settings.max_total_tokens)
         json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
         output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
         watched = self.settings.panel_watched and not again
         prompt = replace(self._question(messages, output_format), watched=watched)
         once = again or self._has_budget
         on_chunk = unseen if again else self._emit_analysis
-        return (await self.asking.ask("analysis", prompt, self._within_budget(sampling), on_chunk, once=once)).content
+        return (await self.asking.ask("analysis", prompt, sampling, on_chunk, once=once)).content
 
     async def write(self) -> Answer:
         """Stream the final answer; the prompt holds the analysis if there is one by now. Raises EngineError."""
@@ -160,9 +162,9 @@ class Judge:
         prompt = replace(self._prompt, messages=self._final_messages(candidates, analysis))
         sampling = self.settings.judge_sampling
         if self.settings.analysis == "alongside":
-            sampling = self._within_budget(sampling)
+            sampling = within_quarter(sampling, self.settings.max_total_tokens)
         self.final_answer = await self.asking.ask(
-            "final", prompt, sampling, lambda chunk: self._emit_final(chunk.without_end())
+            "final", prompt, sampling, lambda chunk: self._output.send(chunk.without_end())
         )
         return self.final_answer
 
@@ -233,13 +235,7 @@ class Judge:
 
     def return_verbatim(self, answer: Answer, after_partial_output: bool = False) -> Answer:
         """Emit a member's answer as the final one, cut at the caller's stop texts; returns it as it was emitted."""
-        answer = cut_at_stop(answer, self.settings.judge_sampling.stop or ())
-        # Members may be asked for some that the caller did not ask for.
-        answer = answer if self._prompt.logprobs is not None else replace(answer, logprobs=())
-        gap = "\n\n" if after_partial_output and self._has_text else ""
-        answer = self._citations.checked(answer, self.output_format, len(gap))
-        self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
-        return answer
+        return self._output.send_verbatim(answer, after_partial_output)
 
     def _emit_analysis(self, chunk: Chunk) -> None:
         if chunk.content:
@@ -272,27 +268,6 @@ class Judge:
         """Whether tokens are limited: the answer needs what is left, so what a run can do without is not asked twice."""
         return self.settings.max_total_tokens is not None
 
-    @property
-    def _analysis_sampling(self) -> Sampling:
-        """The analysis has all of its limit also where thinking comes before it."""
-        limit, sampling, capabilities = (
-            self.settings.analysis_max_tokens,
-            self.settings.judge_sampling,
-            self._engine.capabilities,
-        )
-        thinking = 0
-        if capabilities.reasoning:
-            sampling = with_thinking_budget(sampling, limit, capabilities)
-            thinking = sampling.thinking_token_budget or limit
-        return sampling.model_copy(update={"max_completion_tokens": limit + thinking, "stop": None})
-
-    def _within_budget(self, sampling: Sampling) -> Sampling:
-        """At most a quarter of the run's tokens: analysis and answer share the half that the panel leaves."""
-        total = self.settings.max_total_tokens
-        if total is None:
-            return sampling
-        return limited(sampling, total // 4)
-
     def _question(self, messages: Sequence[Any], output_format: OutputFormat | None) -> Prompt:
         """A prompt for any step but the final answer. It lists the same tools, so that the prefix cache matches."""
         tool_choice = "none" if self._prompt.tools else None
@@ -310,10 +285,3 @@ class Judge:
     def _ranking_letters(self, candidates: Candidates) -> list[str] | None:
         """The members' ranking as letters of these candidates; None without a review."""
         return None if self._ranking is None else candidates.letters_of(self._ranking)
-
-    def _emit_final(self, chunk: Chunk) -> None:
-        if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:
-            self._has_output = True
-            self._has_text = self._has_text or bool(chunk.content)
-            self._has_tool_call = self._has_tool_call or bool(chunk.tool_calls)
-            self._emit(FinalDelta(chunk, self._citations.take()))

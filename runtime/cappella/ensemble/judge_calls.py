@@ -11,11 +11,11 @@ from cappella.engines.base import Engine
 from cappella.ensemble.asking import second_try
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import short_sampling
 from cappella.ensemble.judgement import PartlyRead, Want
 from cappella.ensemble.run import Call, Role, Shortened
 from cappella.ensemble.shares import Reply, fit
 from cappella.ensemble.together import AT_ONCE
+from cappella.ensemble.token_limits import short_sampling
 from cappella.errors import EngineContextExceeded, EngineOnlyThought, EngineUnusable
 from cappella.types import Message, OutputFormat, Prompt, Sampling
 

@@ -11,11 +11,12 @@ from cappella.ensemble import prompts
 from cappella.ensemble.asking import Asking
 from cappella.ensemble.between import extend
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import CHOICE_TOKENS, SHORT_THINKING_TOKENS, limited, short_sampling
+from cappella.ensemble.choice import CHOICE_TOKENS
 from cappella.ensemble.evidence import LOOK_UP, READY
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.reading import reply_of
 from cappella.ensemble.shares import ANSWER_SLACK_TOKENS, SLACK_TOKENS
+from cappella.ensemble.token_limits import SHORT_THINKING_TOKENS, limited, short_sampling
 from cappella.ensemble.tool_loop import MIN_CALL_TOKENS, ToolLoop, Tools, offering
 from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineContextExceeded, EngineError

@@ -120,7 +120,7 @@ async def _verdict(ctx: RunContext) -> Verdict:
     """The strategy's verdict, or the fallback if the judge fails or the deadline passes. Raises PanelFailed and RequestError."""
     while True:
         try:
-            async with ctx.deadline():
+            async with ctx.deadline.enforced():
                 return await ctx.strategy(ctx)
         except TimeoutError:
             ctx.failure_reason = "deadline"

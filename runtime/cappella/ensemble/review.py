@@ -9,13 +9,13 @@ from cappella.engines.context_size import prompt_work
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import short_sampling
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Reviewed
 from cappella.ensemble.messages import for_judge
 from cappella.ensemble.run import Answer
 from cappella.ensemble.shares import Reply, fit
 from cappella.ensemble.structured.json_value import parse_json
+from cappella.ensemble.token_limits import short_sampling
 from cappella.errors import EngineError
 from cappella.threads import off_loop_if_large
 from cappella.types import OutputFormat, Prompt
@@ -27,7 +27,7 @@ async def rank_answers(ctx: RunContext) -> None:
         return
     panel = ctx.settings.panel
     calls = [EngineCall("review", seat.name) for seat in panel]
-    timeout_s = min(ctx.settings.round_timeout_s, ctx.panel_remaining_s)
+    timeout_s = min(ctx.settings.round_timeout_s, ctx.deadline.panel_remaining_s)
     ballots = await asyncio.gather(
         *(
             _ballot(ctx, seat, call, ctx.settings.seed + number, timeout_s)

@@ -32,7 +32,7 @@ async def grouped(ctx: RunContext) -> Reading:
     if ctx.grouped is None:
         ask = _by_judge if by == "judge" else _by_embedding
         try:
-            async with asyncio.timeout(SHORTCUT_SHARE * ctx.remaining_s):
+            async with asyncio.timeout(SHORTCUT_SHARE * ctx.deadline.remaining_s):
                 ctx.grouped = Grouped(by, _with_same_values(await ask(ctx, different, read), read.values))
         except (EngineError, TimeoutError) as error:
             ctx.failure_reason = error.reason if isinstance(error, EngineError) else "timeout"

@@ -27,37 +27,58 @@ WIDE = 260
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of whom. `best` is the best member, if known beforehand; `at_once` questions are in flight."""
+
+    ensemble: str = "default"
+    ways: str = ways.DEFAULT
+    leave_out: bool = False
+    samples: int | None = None
+    best: str | None = None
+    at_once: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How answers are scored; models' code runs unconfined with `unsafe_code` only."""
+
+    scorer: str = scorers.AUTO
+    rubric_judge: str | None = None
+    unsafe_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where answers, figures, the report and a config are written; `fresh` forgets the answers that are there."""
+
+    store: Path | None = None
+    fresh: bool = False
+    json: Path | None = None
+    html: Path | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """The command line. Of `config` and `url` one is set, or both: then the server at `url` serves that config."""
 
     config: Path | None
     url: str | None
+    key: str | None
     data: Sequence[str]
-    ensemble: str = "default"
-    scorer: str = scorers.AUTO
-    ways: str = ways.DEFAULT
-    key: str | None = None
-    limit: int | None = None
-    samples: int | None = None
-    best: str | None = None
-    rubric_judge: str | None = None
-    at_once: int = 4
-    leave_out: bool = False
-    unsafe_code: bool = False
-    fresh: bool = False
-    store: Path | None = None
-    json: Path | None = None
-    html: Path | None = None
-    write_config: Path | None = None
+    limit: int | None
+    asked: Asked
+    scoring: Scoring
+    files: Files
 
 
 def evaluate(options: Options) -> None:
     """Ask, print, write the files. Raises ConfigError before anything starts, and CappellaError if there is no answer."""
-    if options.scorer not in (scorers.AUTO, *scorers.NAMES):
+    if options.scoring.scorer not in (scorers.AUTO, *scorers.NAMES):
         known = ", ".join((scorers.AUTO, *scorers.NAMES))
-        raise ConfigError("--scorer", f"{options.scorer!r} is no scorer", f"Use one of {known}")
+        raise ConfigError("--scorer", f"{options.scoring.scorer!r} is no scorer", f"Use one of {known}")
     questions = data.load(options.data, options.limit)
-    scorers.check(questions, options.scorer)
+    scorers.check(questions, options.scoring.scorer)
     asyncio.run(_evaluate(options, questions))
 
 
@@ -67,7 +88,7 @@ async def _evaluate(options: Options, questions: Sequence[data.Question]) -> Non
         # Mistakes are told before the engines start.
         _plan(options, questions, _ensemble(options, config, {}, ""))
     sandbox = await _sandbox(options, questions)
-    store = Store(options.store or _store_of(options), options.fresh)
+    store = Store(options.files.store or _store_of(options), options.files.fresh)
     try:
         async with server.session() as http, _address(options) as url:
             client = server.Server(http, url, options.key)
@@ -86,19 +107,19 @@ def _conclude(options: Options, plan: Plan, results: Results, sandbox: Sandbox |
     turned, choices = judging.turned(results, found), judging.choices(results)
     about = _about(options, plan, results, sandbox)
     made = report.Report(about, verdict(found), found, turned, choices, _each(results, found))
-    if options.json:
-        report.write(options.json, report.json_text(made))
-    if options.html:
-        report.write(options.html, page.page(made))
+    if options.files.json:
+        report.write(options.files.json, report.json_text(made))
+    if options.files.html:
+        report.write(options.files.html, page.page(made))
     problem = None
     try:
-        if options.write_config:
-            proposal.propose(made, results, plan.ensemble, options.config, remote, options.write_config)
+        if options.files.config:
+            proposal.propose(made, results, plan.ensemble, options.config, remote, options.files.config)
     except ConfigError as error:
         problem = error
     # After the files, as a pipe may be closed, and whatever became of the proposal.
     report.show(made, Console(highlight=False, width=None if console.is_terminal else WIDE))
-    for path in filter(None, (options.json, options.html, None if problem else options.write_config)):
+    for path in filter(None, (options.files.json, options.files.html, None if problem else options.files.config)):
         console.print(f"Written: {path}", soft_wrap=True)
     if problem:
         raise problem
@@ -106,26 +127,34 @@ def _conclude(options: Options, plan: Plan, results: Results, sandbox: Sandbox |
 
 def _ensemble(options: Options, config: Config | None, models: Mapping[str, Json], url: str) -> Ensemble:
     if config is not None:
-        return from_config(config, options.ensemble, options.rubric_judge)
-    return from_server(models, options.ensemble, url, options.rubric_judge)
+        return from_config(config, options.asked.ensemble, options.scoring.rubric_judge)
+    return from_server(models, options.asked.ensemble, url, options.scoring.rubric_judge)
 
 
 def _plan(options: Options, questions: Sequence[data.Question], ensemble: Ensemble) -> Plan:
     """Raises ConfigError for a way or a member that the ensemble does not have."""
-    runs, judge_alone = ways.read(options.ways, ensemble, options.leave_out)
+    runs, judge_alone = ways.read(options.asked.ways, ensemble, options.asked.leave_out)
     names = [member.name for member in ensemble.members]
-    if options.best is not None and options.best not in names:
-        raise ConfigError("--best", f"there is no member {options.best!r}", f"Use one of {', '.join(names)}")
-    judge = options.rubric_judge or ensemble.judge
+    if options.asked.best is not None and options.asked.best not in names:
+        raise ConfigError("--best", f"there is no member {options.asked.best!r}", f"Use one of {', '.join(names)}")
+    judge = options.scoring.rubric_judge or ensemble.judge
     return Plan(
-        questions, ensemble, runs, judge_alone, options.scorer, judge, options.samples, options.best, options.at_once
+        questions,
+        ensemble,
+        runs,
+        judge_alone,
+        options.scoring.scorer,
+        judge,
+        options.asked.samples,
+        options.asked.best,
+        options.asked.at_once,
     )
 
 
 async def _sandbox(options: Options, questions: Sequence[data.Question]) -> Sandbox | None:
-    if not any(scorers.chosen_for(question, options.scorer) == "python" for question in questions):
+    if not any(scorers.chosen_for(question, options.scoring.scorer) == "python" for question in questions):
         return None
-    return await Sandbox.opened(options.unsafe_code)
+    return await Sandbox.opened(options.scoring.unsafe_code)
 
 
 @asynccontextmanager
@@ -143,7 +172,7 @@ async def _address(options: Options) -> AsyncIterator[str]:
 
 def _store_of(options: Options) -> Path:
     """Beside the JSON file, or in the user's cache."""
-    return options.json.with_suffix(".answers") if options.json else paths.cache_dir() / "eval.answers"
+    return options.files.json.with_suffix(".answers") if options.files.json else paths.cache_dir() / "eval.answers"
 
 
 def _remote(models: Mapping[str, Json], url: str) -> Json:
@@ -170,11 +199,11 @@ def _each(results: Results, found: findings.Findings) -> list[Json]:
 
 def _about(options: Options, plan: Plan, results: Results, sandbox: Sandbox | None) -> dict[str, str]:
     chosen = (
-        f"{options.best}, named beforehand"
-        if options.best
+        f"{options.asked.best}, named beforehand"
+        if options.asked.best
         else "for each half of the questions, the member that did best on the other half"
     )
-    used = sorted({scorers.chosen_for(question, options.scorer) for question in plan.questions})
+    used = sorted({scorers.chosen_for(question, options.scoring.scorer) for question in plan.questions})
     facts = {
         "questions": f"{len(plan.questions)} of {', '.join(options.data)}",
         "ensemble": f"{plan.ensemble.called}: {', '.join(results.names)}; judge {plan.ensemble.judge}",

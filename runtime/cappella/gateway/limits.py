@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from cappella.config.limits import Limits
+from cappella.engines.schema_size import SchemaTooDeep, schema_size
 from cappella.errors import RequestError
-from cappella.schema_size import SchemaTooDeep, schema_size
 
 MAX_INTEGER = (1 << 63) - 1
 """Engines keep integers in 64 bits, and answer larger ones as a fault of their own."""

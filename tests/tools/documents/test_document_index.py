@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from cappella.tools.documents.cutting import MAX_WORDS, cut, words_in
-from cappella.tools.documents.index import Index, IndexBusy, IndexUnusable
+from cappella.tools.documents.index import Index
+from cappella.tools.documents.index_errors import IndexBusy, IndexUnusable
 from cappella.tools.documents.parsing import decoded, markdown, plain, table
 from cappella.tools.documents.reading import ReadingLimits
 from cappella.tools.documents.scan import MAX_TRIES, Scan, Scanner

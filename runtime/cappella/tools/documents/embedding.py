@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from cappella.engines.base import Engine
 from cappella.errors import EngineError, EngineRejected
-from cappella.tools.documents.index import Index, StoredPassage
+from cappella.tools.documents.index import Index
+from cappella.tools.documents.index_rows import StoredPassage
 from cappella.tools.documents.vectors import unit
 
 BATCH = 32

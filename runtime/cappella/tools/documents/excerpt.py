@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cappella.tools.documents.index import StoredPassage
+from cappella.tools.documents.index_rows import StoredPassage
 
 MAX_READ_CHARS = 12_000
 

@@ -3,21 +3,19 @@
 Each file is one transaction, so that a killed process loses no other. What a file says is erased with it.
 """
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from cappella.config.documents import INDEX_APPLICATION_ID
-from cappella.database import has_application_id, open_database, open_to_read, truncate_log
-from cappella.errors import CappellaError
+from cappella.database import open_database, open_to_read, truncate_log
 from cappella.tools.documents import terms
-from cappella.tools.documents.cutting import Cut, place_of
+from cappella.tools.documents.cutting import Cut
 from cappella.tools.documents.folder import FoundFile
-from cappella.tools.documents.parsing import Unit
+from cappella.tools.documents.index_errors import IndexUnusable, unusable
+from cappella.tools.documents.index_lock import write_lock
+from cappella.tools.documents.index_rows import StoredFile, StoredPassage
 
 VERSION = 2
 """Of the tables, and of how text is cut into passages: an index of another version is made again."""
@@ -47,56 +45,6 @@ _PASSAGE = (
 _VECTORS = "SELECT passage, vector FROM vectors WHERE length(vector) > 0 ORDER BY passage LIMIT ?"
 
 
-class IndexUnusable(CappellaError):
-    """The index cannot be opened; `str(error)` says what to do."""
-
-
-class IndexBusy(IndexUnusable):
-    """Another process writes the index."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """What is known of a file that was read; `problem` is why it has no passages.
-
-    After so many `tries` it was not read, but may be by the next.
-    """
-
-    size_bytes: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: str
-    device: str
-    tries: int
-    digest: bytes
-    problem: str | None
-    is_cut: bool
-
-    def is_of(self, file: FoundFile) -> bool:
-        """Whether the file looks as it did."""
-        times = (self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode)
-        return times == (file.size_bytes, file.mtime_ns, file.ctime_ns, str(file.inode))
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPassage:
-    """A passage of the index; `repeated` characters at its beginning stand in the one before, too."""
-
-    id: int
-    path: str
-    title: str
-    unit: Unit
-    first: int
-    last: int
-    heading: str
-    text: str
-    repeated: int
-
-    @property
-    def place(self) -> str:
-        return place_of(self.unit, self.first, self.last)
-
-
 class Index:
     """The index at `path`, made for these `languages`. To be used by one thread. Raises IndexUnusable.
 
@@ -115,7 +63,7 @@ class Index:
         except OSError as error:
             raise IndexUnusable(f"{path}: the index cannot be opened ({error}).") from error
         except sqlite3.Error as error:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         self._db.isolation_level = None
         # With the write-ahead log, a commit outlives this process also without a wait for the disk.
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -315,29 +263,3 @@ class Index:
 
 def _words_of(title: str, heading: str, text: str) -> tuple[str, str]:
     return terms.indexed(heading or title), terms.indexed(text)
-
-
-@contextmanager
-def write_lock(path: Path) -> Iterator[None]:
-    """In this context this process alone writes the index at `path`. Raises IndexBusy if another one does, and OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IndexBusy(f"{path}: another process indexes these documents now.") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _unusable(path: Path, error: sqlite3.Error) -> IndexUnusable:
-    """What to do about an index that cannot be opened: only of what is ours, to delete it."""
-    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-        return IndexBusy(f"{path}: another process writes the index now.")
-    if not path.exists():
-        return IndexUnusable(f"{path}: there is no index yet.")
-    if has_application_id(path, INDEX_APPLICATION_ID):
-        return IndexUnusable(f"{path}: the index cannot be opened ({error}). Delete it: it is made again.")
-    return IndexUnusable(f"{path} is no index of documents ({error}). Name a file of its own at documents.NAME.index.")

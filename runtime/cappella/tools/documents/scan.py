@@ -21,7 +21,10 @@ from cappella.tools.documents.folder import (
     files_in,
     is_on_another_device,
 )
-from cappella.tools.documents.index import Index, IndexUnusable, StoredFile, write_lock
+from cappella.tools.documents.index import Index
+from cappella.tools.documents.index_errors import IndexUnusable
+from cappella.tools.documents.index_lock import write_lock
+from cappella.tools.documents.index_rows import StoredFile
 from cappella.tools.documents.parsing import Parser
 from cappella.tools.documents.reading import ReadingLimits
 

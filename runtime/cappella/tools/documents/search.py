@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from cappella.engines.base import Engine
 from cappella.errors import EngineError
-from cappella.tools.documents.index import Index, StoredPassage
+from cappella.tools.documents.index import Index
+from cappella.tools.documents.index_rows import StoredPassage
 from cappella.tools.documents.ranking import fused
 from cappella.tools.documents.vectors import MAX_VECTORS, Vectors, vectors_of
 from cappella.types import Prompt

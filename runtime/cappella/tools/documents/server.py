@@ -18,7 +18,8 @@ from cappella.tools.documents.arguments import BadArguments
 from cappella.tools.documents.damage import is_damage
 from cappella.tools.documents.embedding import embed_missing
 from cappella.tools.documents.excerpt import excerpt
-from cappella.tools.documents.index import IndexBusy, IndexUnusable, StoredPassage
+from cappella.tools.documents.index_errors import IndexBusy, IndexUnusable
+from cappella.tools.documents.index_rows import StoredPassage
 from cappella.tools.documents.scan import Scan, Scanner
 from cappella.tools.documents.search import Searcher
 from cappella.types import Json

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from cappella.schema_size import SchemaTooDeep, Size, schema_size
+from cappella.engines.schema_size import SchemaTooDeep, Size, schema_size
 from cappella.tools.base import Tool
 from cappella.tools.mcp.recursion import is_applied_more_often
 from cappella.types import Json

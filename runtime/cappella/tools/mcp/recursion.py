@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cappella.schema_size import REFERENCES, References
+from cappella.engines.schema_size import REFERENCES, References
 from cappella.types import Json
 
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "propertyNames")

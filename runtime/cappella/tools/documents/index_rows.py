@@ -1,0 +1,49 @@
+"""What an index stores of a file and of a passage."""
+
+from dataclasses import dataclass
+
+from cappella.tools.documents.cutting import place_of
+from cappella.tools.documents.folder import FoundFile
+from cappella.tools.documents.parsing import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is known of a file that was read; `problem` is why it has no passages.
+
+    After so many `tries` it was not read, but may be by the next.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: str
+    device: str
+    tries: int
+    digest: bytes
+    problem: str | None
+    is_cut: bool
+
+    def is_of(self, file: FoundFile) -> bool:
+        """Whether the file looks as it did."""
+        times = (self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode)
+        return times == (file.size_bytes, file.mtime_ns, file.ctime_ns, str(file.inode))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPassage:
+    """A passage of the index; `repeated` characters at its beginning stand in the one before, too."""
+
+    id: int
+    path: str
+    title: str
+    unit: Unit
+    first: int
+    last: int
+    heading: str
+    text: str
+    repeated: int
+
+    @property
+    def place(self) -> str:
+        return place_of(self.unit, self.first, self.last)
