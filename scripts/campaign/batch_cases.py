@@ -83,7 +83,8 @@ async def many_batches_and_rows(target: Target) -> str:
     made = [first, *(each for each in many if each.status == 200)]
     grown = target.rss_mib() - before
     await asyncio.gather(*(target.post("ann", f"{BATCHES}/{each.body['id']}/cancel", {}, 120) for each in made))
-    left = [status for each in made if (status := (await ended(target, each.body["id"])).get("status")) != "cancelled"]
+    states = await asyncio.gather(*(ended(target, each.body["id"]) for each in made))
+    left = [str(state.get("status")) for state in states if state.get("status") != "cancelled"]
     failed = await ended(target, over.body["id"]) if over.status == 200 else {"status": "failed"}
     return all_of(
         unlike([first, *others], 200),
