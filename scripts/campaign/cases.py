@@ -9,7 +9,8 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from campaign.case import CHAT, MARK, MODEL, case, unlike
-from campaign.target import CLIENT_TIMEOUT_S, TOKENS_PER_MINUTE, Target
+from campaign.setting import CLIENT_TIMEOUT_S
+from campaign.target import TOKENS_PER_MINUTE, Target
 
 OF_OTHERS = 6
 """As many sequences of one engine the bystander may hold."""
@@ -124,7 +125,7 @@ async def what_another_asked(target: Target) -> str:
     await target.ask("ann", MODEL, structured_outputs={"choice": [MARK * 10, "b"]}, max_tokens=4)
     pages = [await target.get("bob", path) for path in ("/ready", "/api/machine", "/v1/models", "/api/runs")]
     wrong = ["another key reads the text"] if any(MARK in json.dumps(page.body) for page in pages) else []
-    logs = [path for path in target.logs() if MARK in path.read_text(errors="replace")]
+    logs = [path for path in target.own_logs() if MARK in path.read_text(errors="replace")]
     wrong += [f"it stands in {', '.join(sorted(path.name for path in logs))}"] if logs else []
     # A text of its own in every pass: the second key has asked those of earlier passes itself.
     text = f"File {secrets.token_hex(8)}. " + "The patient of room four takes nine pills a day. " * 18

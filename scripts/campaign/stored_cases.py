@@ -4,11 +4,10 @@ import asyncio
 import json
 from typing import Any
 
-from campaign.case import CHAT, MARK, MODEL, case, unlike
-from campaign.target import Reply, Target
+from campaign.case import BATCHES, CHAT, MARK, MODEL, USER, case, ended, unlike
+from campaign.target import Target, encoded
 
-BATCHES, MESSAGES = "/v1/batches", "/v1/messages/batches"
-USER = {"role": "user", "content": "x"}
+MESSAGES = "/v1/messages/batches"
 BEGIN = b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
 FIELD = b"--x\r\nContent-Disposition: form-data; %b\r\n\r\n\r\n"
 END = b"--x--\r\n"
@@ -52,7 +51,8 @@ async def bodies_of_many_values(target: Target) -> str:
         ("/v1/judge", {"model": MODEL, "prompt": "x", "answers": ["x" * 100_000] * 26, "want": ["preference"]}),
         (MESSAGES, {"requests": [{"custom_id": "a", "params": {"x": [[1]] * 600_000}}]}),
     ]
-    tasks = [target.post("ann", path, body, 120) for path, body in bodies for _ in range(3)]
+    ready = [(path, await asyncio.to_thread(encoded, body)) for path, body in bodies]
+    tasks = [target.post("ann", path, body, 120) for path, body in ready for _ in range(3)]
     return unlike(await asyncio.gather(*tasks), 400)
 
 
@@ -80,8 +80,7 @@ async def things_of_another(target: Target) -> str:
     file, batch = await begun(target, 2, model=MODEL, max_tokens=4)
     messages = [{"custom_id": "a", "params": {"model": MODEL, "messages": [USER], "max_tokens": 4}}]
     other = (await target.post("ann", MESSAGES, {"requests": messages})).body["id"]
-    ended = await _ended(target, batch)
-    output = ended.body.get("output_file_id") or file
+    output = (await ended(target, batch)).get("output_file_id") or file
     run = (await target.get("ann", "/api/runs")).body["data"]
     paths = [f"/v1/files/{each}{end}" for each in (file, output) for end in ("", "/content")]
     paths += [f"{BATCHES}/{batch}", f"{MESSAGES}/{other}", f"{MESSAGES}/{other}/results"]
@@ -96,7 +95,9 @@ async def things_of_another(target: Target) -> str:
     wrong = [unlike(replies, 404)]
     wrong += ["a list shows them"] if any(each.body["data"] for each in lists) else []
     wrong += (
-        ["a log has the name of a row"] if any(MARK in log.read_text(errors="replace") for log in target.logs()) else []
+        ["a log has the name of a row"]
+        if any(MARK in log.read_text(errors="replace") for log in target.own_logs())
+        else []
     )
     return "; ".join(filter(None, wrong))
 
@@ -108,17 +109,7 @@ async def a_batch_of_long_answers(target: Target) -> str:
     await asyncio.sleep(8)
     replies = [await target.ask("bob") for _ in range(5)]
     await target.post("ann", f"{BATCHES}/{batch}/cancel", {})
-    ended = await _ended(target, batch)
+    status = (await ended(target, batch)).get("status")
     wrong = [unlike(replies, 200)]
-    wrong += [f"the batch is {ended.body.get('status')}"] if ended.body.get("status") != "cancelled" else []
+    wrong += [f"the batch is {status}"] if status != "cancelled" else []
     return "; ".join(filter(None, wrong))
-
-
-async def _ended(target: Target, batch: str) -> Reply:
-    reply = await target.get("ann", f"{BATCHES}/{batch}")
-    for _ in range(240):
-        if reply.body.get("status") in ("completed", "failed", "cancelled", "expired"):
-            break
-        await asyncio.sleep(0.5)
-        reply = await target.get("ann", f"{BATCHES}/{batch}")
-    return reply

@@ -7,24 +7,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "model_configs"
+from campaign.setting import OPEN, hostile_model_served, write_config
+
 START_TIMEOUT_S = 600.0
-CLIENT_TIMEOUT_S = 8.0
 TOKENS_PER_MINUTE = 300
 ACCEPT = "application/json, text/event-stream"
 OWNERS: Mapping[str, tuple[str, ...]] = {
-    "ann": (),
+    "ann": ("--documents", OPEN),
     "bob": ("--models", "cappella/default"),
     "lim": ("--tokens-per-minute", str(TOKENS_PER_MINUTE)),
     "root": ("--scope", "run,admin"),
@@ -56,10 +54,13 @@ class Target:
     process: "subprocess.Popen[bytes]"
     http: aiohttp.ClientSession
 
-    async def post(self, owner: str, path: str, body: Mapping[str, Any], timeout_s: float = 60) -> Reply:
-        return await self._send("POST", owner, path, timeout_s, data=json.dumps(body))
+    async def post(self, owner: str, path: str, body: Any, timeout_s: float = 60) -> Reply:
+        # Not in the event loop, in which the answers of /health are timed.
+        data = body if isinstance(body, bytes) else await asyncio.to_thread(encoded, body)
+        return await self._send("POST", owner, path, timeout_s, data=data)
 
     async def send(self, method: str, owner: str, path: str, timeout_s: float = 60) -> Reply:
+        """A request without a body."""
         return await self._send(method, owner, path, timeout_s)
 
     async def upload(self, owner: str, form: bytes, timeout_s: float = 60) -> Reply:
@@ -112,13 +113,30 @@ class Target:
         return sum(map(float, re.findall(rf"^(?:{pattern}) (\S+)$", str(reply.body), re.MULTILINE)))
 
     def logs(self) -> list[Path]:
-        """Those of the engines, and what the server itself has printed."""
+        """Those of engines and tool servers, and what the server itself has printed."""
         return [*(self.folder / "logs").rglob("*.log"), self.folder / "serve.out"]
+
+    def own_logs(self) -> list[Path]:
+        """All but those of tool servers, which may log what they are asked."""
+        return [path for path in self.logs() if not path.name.startswith("_tool-")]
+
+    def waited_s(self) -> float:
+        """How long the gateway's threads have waited for a core so far, in all: other programs of the machine had them."""
+        waited_ns = 0
+        for path in Path(f"/proc/{self.process.pid}/task").glob("*/schedstat"):
+            # A thread may end meanwhile.
+            with suppress(OSError):
+                waited_ns += int(path.read_text().split()[1])
+        return waited_ns / 1e9
 
     def rss_mib(self) -> float:
         """The gateway's memory, without its engines."""
         found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
         return int(found[1]) / 1024 if found else 0.0
+
+
+def encoded(body: Any) -> bytes:
+    return json.dumps(body).encode()
 
 
 def _parsed(text: str) -> Any:
@@ -129,29 +147,20 @@ def _parsed(text: str) -> Any:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[str, Mapping[str, str], "subprocess.Popen[bytes]"]]:
-    """The address, the keys and the process of a server of our own; ended afterwards."""
-    config = yaml.safe_load((CONFIGS / "demo.yaml").read_text())
-    for model in config["models"].values():
-        model["weights"] = str(CONFIGS / model["weights"])
-    config["server"] = {
-        "port": 0,
-        "client_timeout_s": CLIENT_TIMEOUT_S,
-        "keys": str(folder / "keys.sqlite"),
-        "audit": {"file": str(folder / "audit.jsonl")},
-        "runs": {"file": str(folder / "runs.sqlite")},
-        "batch": {"folder": str(folder / "batches")},
-        "log_dir": str(folder / "logs"),
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+def served(
+    folder: Path, more_models: Collection[str]
+) -> Iterator[tuple[str, Mapping[str, str], "subprocess.Popen[bytes]"]]:
+    """The address, the keys and the process of a server of our own; ended afterwards. See `write_config`."""
     keys = {owner: _create_key(folder / "keys.sqlite", owner, options) for owner, options in OWNERS.items()}
     output = folder / "serve.out"
-    command = [sys.executable, "-m", "cappella", "serve", str(folder / "config.yaml")]
-    with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink) as process:
-        try:
-            yield _address(output, process), keys, process
-        finally:
-            process.terminate()
+    with hostile_model_served() as asker_url:
+        config = write_config(folder, asker_url, more_models)
+        command = [sys.executable, "-m", "cappella", "serve", str(config)]
+        with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink) as process:
+            try:
+                yield _address(output, process), keys, process
+            finally:
+                process.terminate()
 
 
 def _create_key(file: Path, owner: str, options: tuple[str, ...]) -> str:

@@ -13,7 +13,8 @@ PAUSE_S = 0.3
 
 @dataclass
 class Watch:
-    """`runs` are the bystander's: status, whether the answer was whole, and seconds. `health_s` are answers of /health."""
+    """`runs` are the bystander's: status, whether the answer was whole, and seconds. `health_s` are answers of /health, each without
+    the time in which the gateway waited for a core: that is other programs' doing."""
 
     runs: list[tuple[int, bool, float]] = field(default_factory=list)
     health_s: list[float] = field(default_factory=list)
@@ -57,5 +58,7 @@ async def _run(target: Target, watch: Watch) -> None:
 
 async def _look(target: Target, watch: Watch) -> None:
     while True:
-        watch.health_s.append((await target.get("bob", "/health")).took_s)
+        before_s = target.waited_s()
+        took_s = (await target.get("bob", "/health")).took_s
+        watch.health_s.append(max(took_s - (target.waited_s() - before_s), 0.0))
         await asyncio.sleep(PAUSE_S)

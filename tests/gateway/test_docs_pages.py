@@ -75,3 +75,13 @@ def test_every_file_that_the_readme_links_to_exists() -> None:
 
 def test_every_page_has_its_file_and_each_file_its_page() -> None:
     assert sorted(NAMES) == sorted(file.stem for file in DOCS.glob("*.md"))
+
+
+def test_the_threat_model_is_on_one_page_and_names_tests_that_exist() -> None:
+    text = (DOCS / "threat-model.md").read_text()
+    named = set(re.findall(r"`((?:tests|scripts)/[\w./*]+|test_[\w*]+\.py)`", text))
+    found = {name for name in named if any(ROOT.glob(name if "/" in name else f"tests/**/{name}"))}
+    assert named - found == set()
+    security = (ROOT / ".github" / "SECURITY.md").read_text()
+    assert "cappella docs threat-model" in security
+    assert "|" not in security

@@ -19,6 +19,8 @@ CASES = (
     "deadlines_in_the_queue",
     "forms_of_many_parts",
     "things_of_another",
+    "documents_of_others",
+    "responses_of_another",
 )
 
 

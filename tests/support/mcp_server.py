@@ -91,7 +91,7 @@ def called(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         case "hang":
             time.sleep(3600)
         case "crash":
-            print("the reason of the crash", file=sys.stderr, flush=True)
+            print(arguments.get("text", "the reason of the crash"), file=sys.stderr, flush=True)
             os._exit(3)
         case "connect":
             return text(attempt(arguments.get("host", "192.0.2.1"), arguments.get("port", 80)))

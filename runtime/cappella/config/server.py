@@ -60,12 +60,14 @@ class Runs(Frozen):
     """The store of run traces, served at /api/runs; with `content`, it has the conversations and all answers too.
 
     Then it also keeps responses (/v1/responses), unless a request sends `store: false`; of one key at most
-    `max_background` may be waiting or running in the background.
+    `max_background` may be waiting or running in the background. Of one key at most `max_bytes_per_key` are stored: beyond
+    that its oldest runs and responses are deleted.
     """
 
     file: Path
     retention_days: Annotated[float, Field(gt=0)] = 30
     content: bool = False
+    max_bytes_per_key: Annotated[Bytes, Field(ge=1)] = ByteSize(2 << 30)
     max_background: Annotated[int, Field(ge=1)] = 16
 
 

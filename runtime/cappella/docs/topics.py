@@ -18,6 +18,7 @@ NAMES = (
     "operations",
     "cluster",
     "air-gap",
+    "threat-model",
     "troubleshooting",
     "how-it-works",
     "gpu-runner",

@@ -15,7 +15,14 @@ MAX_INTEGER = (1 << 63) - 1
 """Engines keep integers in 64 bits, and answer larger ones as a fault of their own."""
 
 # Possessive, and the body's end closes a text: a match never fails, so each byte is read once.
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+_BETWEEN = rb'[^"]++'
+_TEXTS_OF_PIECE = 4096
+_PIECE = re.compile(rb"(?:(?:%b)?+%b){1,%d}+|%b" % (_BETWEEN, _TEXT, _TEXTS_OF_PIECE, _BETWEEN), re.DOTALL)
+"""Part of a body: so many texts, with what stands between them. While one is looked at nothing else runs, on whatever thread."""
+_TEXT_OF_PIECE = re.compile(_TEXT, re.DOTALL)
+_TEXTS_PER_VALUE = 2
+"""A name and its value; an entry of a list has one at most."""
 _TOKENS = ("prompt", "input", "tokens")
 _INPUTS = ("documents", "query", "queries", "text_1", "text_2", "data_1", "data_2")
 _FORMS = ("response_format", "structured_outputs", "tools", "text")
@@ -44,13 +51,18 @@ def require_within_limits(body: Mapping[str, Any], limits: Limits = Limits()) ->
 
 
 def require_few_objects(body: bytes, limits: Limits) -> None:
-    """Raises RequestError if JSON has more objects and lists than values are allowed, before it is parsed.
+    """Raises RequestError if JSON has more objects, lists or texts than values are allowed, before it is parsed.
 
     To parse a million of them takes half a second in which nothing else runs, on whatever thread.
     """
-    if body.count(b"[") + body.count(b"{") > limits.values:
-        bare = _TEXT.sub(b"", body)
-        if bare.count(b"[") + bare.count(b"{") > limits.values:
+    brackets, quotes = body.count(b"[") + body.count(b"{"), body.count(b'"')
+    if brackets <= limits.values and quotes <= 2 * _TEXTS_PER_VALUE * limits.values:
+        return
+    objects = texts = 0
+    for piece in _PIECE.finditer(body):
+        bare, count = _TEXT_OF_PIECE.subn(b"", piece[0])
+        objects, texts = objects + bare.count(b"[") + bare.count(b"{"), texts + count
+        if objects > limits.values or texts > _TEXTS_PER_VALUE * limits.values:
             raise _too_many_values(limits)
 
 

@@ -24,7 +24,7 @@ class Persistence:
 
     def __init__(self, config: Config) -> None:
         audit, runs = config.server.audit, config.server.runs
-        self.run_store = RunStore(runs.file, runs.retention_days) if runs else None
+        self.run_store = RunStore(runs.file, runs.retention_days, runs.max_bytes_per_key) if runs else None
         self.responses = ResponseStore(self.run_store) if runs and self.run_store and runs.content else None
         self._history = History(self.run_store, runs.content) if runs and self.run_store else None
         self._audit = _Audit(config, audit) if audit else None

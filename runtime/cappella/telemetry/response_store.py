@@ -104,7 +104,9 @@ class ResponseStore:
         query = f"UPDATE responses SET status = ?, response = ? WHERE id = ? AND {_IS_UNFINISHED}"
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(query, (response["status"], orjson.dumps(response), response_id))
+            shown = orjson.dumps(response)
+            db.execute(query, (response["status"], shown, response_id))
+            self._grown(db, response_id, len(shown))
 
         self._runs.write(work, json_size(response))
 
@@ -154,7 +156,9 @@ class ResponseStore:
         query = "INSERT INTO response_events SELECT id, ?, ?, ? FROM responses WHERE id = ?"
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(query, (events.first, events.last, zlib.compress(b"".join(events.frames), 1), response_id))
+            packed = zlib.compress(b"".join(events.frames), 1)
+            db.execute(query, (events.first, events.last, packed, response_id))
+            self._grown(db, response_id, len(packed))
 
         self._runs.write(work, sum(map(len, events.frames)))
 
@@ -194,6 +198,11 @@ class ResponseStore:
         items, response = orjson.dumps(stored.items), orjson.dumps(stored.response)
         values = (stored.id, stored.key_id, stored.created_at, stored.status, self._server, items, response)
         db.execute("INSERT OR REPLACE INTO responses VALUES (?,?,?,?,?,?,?)", values)
+        self._runs.grown(db, stored.key_id, len(items) + len(response))
+
+    def _grown(self, db: sqlite3.Connection, response_id: str, size_bytes: int) -> None:
+        if row := db.execute("SELECT key_id FROM responses WHERE id = ?", (response_id,)).fetchone():
+            self._runs.grown(db, row[0], size_bytes)
 
     def _found(self, status: str, response: bytes, server: str) -> Found:
         parsed = orjson.loads(response)

@@ -15,7 +15,9 @@ from typing import TypeVar
 from cappella.auth.keys import Reader
 from cappella.database import DAY_S, open_database, prune_forever, truncate_log
 from cappella.errors import ConfigError, cause
+from cappella.telemetry.key_quota import KeyQuota
 
+DEFAULT_BYTES_PER_KEY = 2 << 30
 MAX_QUEUED_BYTES = 64 << 20
 """What may wait for the disk; one write alone may be larger."""
 WRITE_BYTES = 1 << 10
@@ -27,11 +29,13 @@ CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, key_id TEXT, ended_at REAL NOT NULL, summary BLOB NOT NULL, trace BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (ended_at);
+CREATE INDEX IF NOT EXISTS runs_by_key ON runs (key_id);
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, key_id TEXT, created_at REAL NOT NULL, status TEXT NOT NULL, server TEXT NOT NULL,
     input BLOB NOT NULL, response BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS responses_by_time ON responses (created_at);
+CREATE INDEX IF NOT EXISTS responses_by_key ON responses (key_id);
 CREATE TABLE IF NOT EXISTS response_events (
     response_id TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, events BLOB NOT NULL,
     PRIMARY KEY (response_id, first)
@@ -65,8 +69,9 @@ class RunStore:
     If the file is removed, moved or replaced, which is logged, later runs are stored in a new one.
     """
 
-    def __init__(self, path: Path, retention_days: float) -> None:
+    def __init__(self, path: Path, retention_days: float, max_bytes_per_key: int = DEFAULT_BYTES_PER_KEY) -> None:
         self._retention_s = retention_days * DAY_S
+        self._quota = KeyQuota(max_bytes_per_key)
         self._queued: list[Row] = []
         self._held_bytes = 0
         self._lock = Lock()
@@ -105,9 +110,15 @@ class RunStore:
 
         def in_file() -> T:
             with self._in_place() as db:
-                return work(db)
+                result = work(db)
+            self._truncate_after_quota(db)
+            return result
 
         return await self._on_thread(in_file)
+
+    def grown(self, db: sqlite3.Connection, key_id: str | None, size_bytes: int) -> None:
+        """To be told in a write of what it has added of a key: beyond the key's quota its oldest entries go."""
+        self._quota.added(db, key_id, size_bytes)
 
     async def erase(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """As `call`, for what deletes: no byte of that is left afterwards."""
@@ -145,14 +156,21 @@ class RunStore:
         with self._lock:
             rows, self._queued = self._queued, []
         values = [(row.run_id, row.key_id, row.ended_at, row.summary, row.trace) for row in rows]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(_ADD, values)
+            for row in rows:
+                self.grown(db, row.key_id, len(row.summary) + len(row.trace))
+
         size_bytes = sum(row.size_bytes for row in rows)
-        self._attempt(lambda db: db.executemany(_ADD, values), size_bytes, f"{len(rows)} runs could not be stored")
+        self._attempt(work, size_bytes, f"{len(rows)} runs could not be stored")
 
     def _attempt(self, work: Callable[[sqlite3.Connection], object], held_bytes: int, problem: str) -> None:
         """Make a write, and hold its bytes no longer. The first that succeeds lets the next failure be logged again."""
         try:
             with self._in_place() as db:
                 work(db)
+            self._truncate_after_quota(db)
         except (OSError, sqlite3.Error) as error:
             self._log_once(f"{problem} ({error})")
         else:
@@ -161,6 +179,11 @@ class RunStore:
             with self._lock:
                 self._held_bytes -= held_bytes
                 self._is_dropping = self._is_dropping and self._held_bytes > 0
+
+    def _truncate_after_quota(self, db: sqlite3.Connection) -> None:
+        if self._quota.has_deleted:
+            self._quota.has_deleted = False
+            truncate_log(db)
 
     def _hold(self, size_bytes: int, what: str) -> bool:
         """Whether there is room for so many bytes, which are held then. Logs once if there is none, until all is written."""
