@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cappella.engines.base import EngineServer
+from cappella.engines.base import SingleServer
 from cappella.errors import EngineBroke, EngineGaveUp
 
 SUSPECT_S = 5.0
@@ -61,7 +61,7 @@ class Replica:
     `max_num_seqs` is what the server runs at once. Clients of one server under several names, as of adapters, share `calls`.
     """
 
-    def __init__(self, name: str, engine: EngineServer, max_num_seqs: int, calls: Calls | None = None) -> None:
+    def __init__(self, name: str, engine: SingleServer, max_num_seqs: int, calls: Calls | None = None) -> None:
         self.name = name
         self.engine = engine
         self.max_num_seqs = max_num_seqs
