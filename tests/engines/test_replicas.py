@@ -129,6 +129,54 @@ async def test_a_sleeping_replica_is_called_when_the_others_are_full(house: Hous
     await asyncio.gather(*calls)
 
 
+async def test_a_run_wakes_one_of_the_sleepers_and_its_calls_wait_for_that_one(house: House) -> None:
+    woken = house.sleep(*house.servers)
+    with house.big.keep_awake(), house.big.keep_awake():
+        calls = [asyncio.create_task(ask(house)) for _ in range(3)]
+        assert await eventually(lambda: house.big.in_flight == 3)
+        assert woken == ["big-1"]
+        house.wakes.set()
+        assert await asyncio.gather(*calls) == ["Hello there"] * 3
+    assert (woken, house.asked()) == (["big-1"], {"big-1": 3, "big-2": 0, "big-3": 0})
+
+
+async def test_a_run_wakes_nobody_beside_one_that_is_ready(house: House) -> None:
+    woken = house.sleep("big-1", "big-2")
+    with house.big.keep_awake():
+        assert await ask(house) == "Hello there"
+    assert (woken, house.asked()["big-3"]) == ([], 1)
+
+
+async def test_as_many_sleepers_wake_as_the_calls_need(house: House) -> None:
+    woken = house.sleep(*house.servers)
+    calls = [asyncio.create_task(ask(house)) for _ in range(SEQUENCES)]
+    assert await eventually(lambda: house.big.in_flight == SEQUENCES)
+    assert len(woken) == 1
+    calls += [asyncio.create_task(ask(house)) for _ in range(SEQUENCES)]
+    assert await eventually(lambda: house.big.in_flight == 2 * SEQUENCES)
+    assert len(set(woken)) == len(woken) == 2
+    house.wakes.set()
+    assert await asyncio.gather(*calls) == ["Hello there"] * (2 * SEQUENCES)
+
+
+async def test_a_run_keeps_no_replica_awake_where_none_accepts_calls(house: House) -> None:
+    for name in house.servers:
+        house.state(name, "failed")
+    with house.big.keep_awake():
+        assert house.big.in_flight == 0
+
+
+async def test_a_model_takes_as_many_calls_as_the_replicas_that_accept_some(house: House) -> None:
+    assert house.big.max_calls == 3 * SEQUENCES
+    house.state("big-1", "unhealthy")
+    house.state("big-2", "asleep")
+    assert house.big.max_calls == 2 * SEQUENCES
+    for name in house.servers:
+        house.state(name, "failed")
+    # Calls are told that the model is down, not that it is full.
+    assert house.big.max_calls == 3 * SEQUENCES
+
+
 async def test_without_a_replica_that_accepts_calls_the_model_is_down(house: House) -> None:
     for name in house.servers:
         house.state(name, "unhealthy")

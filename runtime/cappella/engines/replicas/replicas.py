@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -70,16 +70,21 @@ class Replicas:
         return sum(each.calls.count for each in self.replicas)
 
     @property
+    def max_calls(self) -> int:
+        """What those that accept calls run at once; without any, what all do."""
+        able = [each for each in self.replicas if each.accepts_calls]
+        return sum(each.max_num_seqs for each in able or self.replicas)
+
+    @property
     def capabilities(self) -> Capabilities:
         """See `Engine.capabilities`."""
         return self._capabilities
 
     @contextmanager
     def keep_awake(self) -> Iterator[None]:
-        """See `Engine.keep_awake`."""
-        with ExitStack() as stack:
-            for each in self.replicas:
-                stack.enter_context(each.engine.keep_awake())
+        """See `Engine.keep_awake`: one of them is enough, since calls wake more when those that are awake are full."""
+        chosen = self._router.least_busy(self.replicas)
+        with chosen.keep_awake() if chosen else nullcontext():
             yield
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
