@@ -188,6 +188,10 @@ async def test_doctor_asks_each_server(servers: list[PlainServer], tmp_path: Pat
     ("url", "says"),
     [
         ([], r"models\.big\.url: url lists none"),
+        (
+            [f"http://127.0.0.1:{port}/v1" for port in range(8000, 8065)],
+            r"models\.big\.url: url lists 65 servers: give 64",
+        ),
         (["http://127.0.0.1:8/v1", "http://127.0.0.1:8/v1/"], r"models\.big\.url: .*listed twice"),
         (["http://127.0.0.1:8/v1", "http://127.0.0.1:9"], r"models\.big\.url: .*not the URL of an API"),
         (["http://127.0.0.1:8/v1", 7], r"models\.big\.url: .*or a list of URLs"),
