@@ -164,7 +164,7 @@ class FakeEngines:
     @property
     def _server_statuses(self) -> Mapping[str, EngineStatus]:
         """Those of the engines on one server, and of each replica of the others."""
-        found = {}
+        found: dict[str, EngineStatus] = {}
         for name, engine in self.engines.items():
             servers = engine.servers
             found |= (

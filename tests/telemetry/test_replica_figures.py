@@ -138,12 +138,9 @@ async def test_each_replica_has_its_own_metrics_and_an_unreadable_page_spoils_on
 async def test_the_alert_for_a_replica_fires_unless_it_sleeps(house: House, state: EngineState, fires: bool) -> None:
     groups = yaml.safe_load((ROOT / "scripts" / "deploy" / "alerts.yaml").read_text())["groups"]
     (rule,) = (each for group in groups for each in group["rules"] if each["alert"] == "CappellaReplicaDown")
-    found: list[promql_parser.VectorSelector] = []
-    promql_parser.walk(
-        promql_parser.parse(rule["expr"]),
-        lambda node: found.append(node) if isinstance(node, promql_parser.VectorSelector) else None,
-    )
-    (selector,) = found
+    nodes: list[promql_parser.Expr] = []
+    promql_parser.walk(promql_parser.parse(rule["expr"]), lambda node: nodes.append(node))
+    (selector,) = (node for node in nodes if isinstance(node, promql_parser.VectorSelector))
     (matcher,) = selector.matchers.matchers
     house.state("big-2", state)
     samples = await scraped(house)
