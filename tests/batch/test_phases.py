@@ -47,12 +47,13 @@ class Machine:
 
     def __init__(self, groups: Groups | None = None, in_groups: Sequence[int | None] = (None, None)) -> None:
         self.now = 0.0
+        self.sequences = 4
         self.online = Online()
         self.is_open = True
         names = ("ann", "bob", "cat")[: len(in_groups)]
         self.statuses = {name: EngineStatus(name, "ready") for name in names}
         hosts = {
-            name: Host(StubEngine(self.statuses[name]), 4, group)
+            name: Host(StubEngine(self.statuses[name]), lambda: self.sequences, group)
             for name, group in zip(self.statuses, in_groups, strict=True)
         }
         self.phases = Phases(hosts, 0.5, lambda: self.online, groups, lambda: self.is_open, lambda: self.now)
@@ -177,6 +178,24 @@ async def test_a_call_that_is_larger_than_the_room_begins_once_online_requests_l
         made.online = Online()
         await made.end(3)
         assert (made.working, made.gave_way) == ([1], [])
+
+
+async def test_an_engine_that_lost_a_replica_gets_fewer_calls_and_those_in_flight_are_not_cut() -> None:
+    async with machine() as made:
+        await made.ask(1, 2, 3, 4, 5)
+        made.sequences = 2
+        await made.tick()
+        assert (made.working, made.gave_way) == ([1, 2, 3, 4], [])
+        await made.end(1, 2)
+        assert made.working == [3, 4]
+        await made.end(3)
+        assert made.working == [4, 5]
+        await made.ask(6, size=4)
+        await made.end(4, 5)
+        # It is larger than the engine now is, and goes alone; online requests do not make it begin again and again.
+        made.online = Online(True)
+        await made.tick()
+        assert (made.working, made.gave_way) == ([6], [])
 
 
 async def test_outside_its_hours_no_call_begins_and_those_in_flight_finish() -> None:

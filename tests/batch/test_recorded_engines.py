@@ -29,7 +29,7 @@ class OneRow:
         engine: Any = fake_engines.engines["ann"]
         self.kept: dict[bytes, bytes] = {}
         self.counting = Meter().row({"ann": None})
-        phases = Phases({"ann": Host(engine, 4)}, 0.5)
+        phases = Phases({"ann": Host(engine, lambda: 4)}, 0.5)
         self.calls = RowCalls(phases, 1, stored, self._keep, self.counting.__enter__())
         self.calls.deadline_s = deadline_s
         self.engine = RecordedEngine("ann", "ann", engine, self.calls, retry_after_s=(0.0, 0.0))

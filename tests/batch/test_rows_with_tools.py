@@ -32,7 +32,7 @@ async def row(
         kept[key] = value
 
     engines: dict[str, Any] = dict(fake_engines.engines)
-    phases = Phases({name: Host(engine, 4) for name, engine in engines.items()}, 1.0)
+    phases = Phases({name: Host(engine, lambda: 4) for name, engine in engines.items()}, 1.0)
     with Meter().row(dict.fromkeys(engines)) as meter:
         calls = RowCalls(phases, 1, stored, keep, meter)
         recorded = {name: RecordedEngine(name, name, engine, calls) for name, engine in engines.items()}

@@ -9,7 +9,7 @@ import pytest
 
 from cappella.config import Config
 from cappella.engines import backends, deployment
-from cappella.engines.base import EngineServer
+from cappella.engines.base import EngineServer, SingleServer
 from cappella.engines.deployment import Deployment
 from cappella.engines.replicas.replica import Replica
 from cappella.engines.replicas.replicas import Replicas
@@ -35,7 +35,7 @@ def deployed(config: Config, on: Machine) -> Deployment:
     plan, able = advice.plan(config, on), config.local["ann"].capabilities
     replicas = []
     for name in config.servers_of(["ann"]):
-        client: EngineServer = backends.local_engines(
+        client: SingleServer = backends.local_engines(
             backends.NOWHERE, [name], EngineStatus(name), Sanitizer(), able, None
         )[name]
         replicas.append(Replica(name, client, 4))

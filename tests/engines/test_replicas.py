@@ -9,54 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from cappella.engines import cache_salt
 from cappella.engines.replicas.prefixes import BLOCK_BYTES, Prefixes, blocks_of, blocks_of_body
 from cappella.engines.replicas.replica import SUSPECT_S, Calls, Replica
-from cappella.engines.replicas.replicas import Replicas
 from cappella.engines.replicas.routing import Router
 from cappella.errors import EngineBroke, EngineNotReady, EngineRejected
-from cappella.types import Capabilities, Prompt, Sampling
+from cappella.types import Prompt, Sampling
 from support.fake_engines import eventually
+from support.replica_house import SEQUENCES, House
 from support.scripted_engine import Script, ScriptedEngine
 
-SEQUENCES = 8
 HELD = Script(("Hello",), ending="held")
 DIES_SILENT = Script((), ending="break")
 DIES_SPEAKING = Script(("Hel",), ending="break")
-
-
-class House:
-    """Three servers of one model, and the engine that joins them."""
-
-    def __init__(self) -> None:
-        self.servers = {f"big-{number}": ScriptedEngine("big", lambda _: Script()) for number in (1, 2, 3)}
-        self.big = Replicas("big", Capabilities())
-
-    async def start(self, folder: Path) -> None:
-        for name, server in self.servers.items():
-            (folder / name).mkdir()
-            self.big.add(Replica(name, await server.start(folder / name), SEQUENCES))
-
-    async def stop(self) -> None:
-        for server in self.servers.values():
-            server.released.set()
-            await server.stop()
-
-    def let(self, script: Script, *names: str) -> None:
-        for name in names or self.servers:
-            self.servers[name].script = lambda _: script
-
-    def asked(self) -> dict[str, int]:
-        """How many calls each server has got."""
-        return {name: len(server.bodies) for name, server in self.servers.items()}
-
-    def state(self, name: str, state: Any) -> None:
-        self.servers[name].engine.status.state = state
-
-    def running(self) -> list[int]:
-        return [server.running for server in self.servers.values()]
 
 
 @pytest.fixture
@@ -163,6 +129,54 @@ async def test_a_sleeping_replica_is_called_when_the_others_are_full(house: Hous
     await asyncio.gather(*calls)
 
 
+async def test_a_run_wakes_one_of_the_sleepers_and_its_calls_wait_for_that_one(house: House) -> None:
+    woken = house.sleep(*house.servers)
+    with house.big.keep_awake(), house.big.keep_awake():
+        calls = [asyncio.create_task(ask(house)) for _ in range(3)]
+        assert await eventually(lambda: house.big.in_flight == 3)
+        assert woken == ["big-1"]
+        house.wakes.set()
+        assert await asyncio.gather(*calls) == ["Hello there"] * 3
+    assert (woken, house.asked()) == (["big-1"], {"big-1": 3, "big-2": 0, "big-3": 0})
+
+
+async def test_a_run_wakes_nobody_beside_one_that_is_ready(house: House) -> None:
+    woken = house.sleep("big-1", "big-2")
+    with house.big.keep_awake():
+        assert await ask(house) == "Hello there"
+    assert (woken, house.asked()["big-3"]) == ([], 1)
+
+
+async def test_as_many_sleepers_wake_as_the_calls_need(house: House) -> None:
+    woken = house.sleep(*house.servers)
+    calls = [asyncio.create_task(ask(house)) for _ in range(SEQUENCES)]
+    assert await eventually(lambda: house.big.in_flight == SEQUENCES)
+    assert len(woken) == 1
+    calls += [asyncio.create_task(ask(house)) for _ in range(SEQUENCES)]
+    assert await eventually(lambda: house.big.in_flight == 2 * SEQUENCES)
+    assert len(set(woken)) == len(woken) == 2
+    house.wakes.set()
+    assert await asyncio.gather(*calls) == ["Hello there"] * (2 * SEQUENCES)
+
+
+async def test_a_run_keeps_no_replica_awake_where_none_accepts_calls(house: House) -> None:
+    for name in house.servers:
+        house.state(name, "failed")
+    with house.big.keep_awake():
+        assert house.big.in_flight == 0
+
+
+async def test_a_model_takes_as_many_calls_as_the_replicas_that_accept_some(house: House) -> None:
+    assert house.big.max_calls == 3 * SEQUENCES
+    house.state("big-1", "unhealthy")
+    house.state("big-2", "asleep")
+    assert house.big.max_calls == 2 * SEQUENCES
+    for name in house.servers:
+        house.state(name, "failed")
+    # Calls are told that the model is down, not that it is full.
+    assert house.big.max_calls == 3 * SEQUENCES
+
+
 async def test_without_a_replica_that_accepts_calls_the_model_is_down(house: House) -> None:
     for name in house.servers:
         house.state(name, "unhealthy")
@@ -265,21 +279,6 @@ async def test_tokens_are_counted_by_a_replica_that_answers(house: House) -> Non
     await house.servers["big-1"].close()
     counts = [await house.big.count_tokens(Prompt([{"role": "user", "content": "Hi"}])) for _ in range(3)]
     assert {count.tokens for count in counts} == {10}
-
-
-async def test_figures_are_sums_and_each_replica_has_its_own_metrics(house: House) -> None:
-    house.let(HELD)
-    calls = [asyncio.create_task(ask(house)) for _ in range(3)]
-    assert await eventually(lambda: house.running() == [1, 1, 1])
-    assert (await house.big.stats()).running == 3
-    house.state("big-3", "unhealthy")
-    families = text_string_to_metric_families(await house.big.metrics())
-    samples = {(each.name, each.labels["replica"]) for family in families for each in family.samples}
-    assert ("vllm:num_requests_running", "big-1") in samples
-    assert {replica for _, replica in samples} == {"big-1", "big-2"}
-    for server in house.servers.values():
-        server.released.set()
-    await asyncio.gather(*calls)
 
 
 LONG = "x" * 10 * BLOCK_BYTES

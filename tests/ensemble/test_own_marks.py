@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.ensemble import prompts
+from cappella.ensemble import own_marks, prompts
 from cappella.ensemble.events import AnswerDelta, FinalDelta
 from cappella.ensemble.own_marks import ChunkCutter, TextCutter
 from cappella.types import Chunk, Prompt, ToolCall
@@ -48,6 +48,14 @@ def test_a_text_is_cut_alike_however_it_is_split(text: str, places: list[int]) -
 def test_a_text_without_the_nonce_stays_as_it_is(text: str, places: list[int]) -> None:
     plain = text.replace("0", "1")
     assert cut(*split(plain, places)) == plain
+
+
+def test_a_pattern_of_the_run_is_made_only_for_a_text_with_its_nonce() -> None:
+    own_marks._patterns.cache_clear()
+    assert cut("A list:\n", "- [ ] x [a", "nswer A deadbeef] y\n", "\n") == "A list:\n- [ ] x [answer A deadbeef] y\n\n"
+    assert own_marks._patterns.cache_info().misses == 0
+    assert cut("x [answer A ", f"{NONCE}] y") == "x  y"
+    assert own_marks._patterns.cache_info().misses == 1
 
 
 @given(TEXTS, st.lists(st.integers(0, 200), max_size=40))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from cappella.config import Audit
 from cappella.config.options import Gate, Seat
 from cappella.errors import Overloaded, RequestError
+from cappella.gateway import admission as admission_module
 from cappella.gateway.admission import Admission
 from cappella.gateway.costs import costs
 from cappella.telemetry.recorder import Recorder
@@ -131,6 +132,49 @@ async def test_a_run_larger_than_the_capacity_runs_alone() -> None:
     found = admission()
     async with asyncio.timeout(20), found.slot("e", {"ann": 100}):
         assert found._engines["ann"].used == 7
+
+
+async def test_an_engine_of_which_replicas_are_away_takes_what_the_others_run() -> None:
+    now, done = [4], asyncio.Event()
+    found = Admission({"ann": 8}, 9, max_calls={"ann": lambda: now[0]})
+    tasks = [asyncio.create_task(hold(found, "e", {"ann": 2}, done)) for _ in range(3)]
+    await settle()
+    assert (found.held["ann"], found.waiting) == (4, {"e": 1})
+    now[0] = 8
+    tasks.append(asyncio.create_task(hold(found, "e", {"ann": 1}, done)))
+    await settle()
+    assert (found.held["ann"], found.waiting) == (7, {"e": 0})
+    done.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_requests_that_wait_begin_when_a_replica_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "LOOK_AGAIN_S", 0.01)
+    now, done = [4], asyncio.Event()
+    found = Admission({"ann": 8}, 9, max_calls={"ann": lambda: now[0]})
+    tasks = [asyncio.create_task(hold(found, "e", {"ann": 3}, done)) for _ in range(2)]
+    await settle()
+    assert found.waiting == {"e": 1}
+    now[0] = 8
+    assert await eventually(lambda: found.waiting == {"e": 0})
+    done.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_request_that_the_whole_engine_could_take_runs_alone_on_what_is_left_of_it() -> None:
+    now = [8]
+    found = Admission({"ann": 8}, 9, max_calls={"ann": lambda: now[0]})
+    async with asyncio.timeout(20):
+        async with found.slot("e", {"ann": 7}):
+            now[0] = 4
+            # It is no mistake of the request that a replica is away.
+            waiting = asyncio.create_task(hold(found, "ann", {"ann": 6}, asyncio.Event(), direct=True))
+            await settle()
+            assert found.waiting == {"e": 0, "ann": 1}
+        await settle()
+        assert found.waiting == {"e": 0, "ann": 0}
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_a_request_that_leaves_the_queue_frees_its_place() -> None:

@@ -17,6 +17,7 @@ from cappella.cli.client.machine_view import Machine
 from cappella.config import identity, load
 from cappella.doctor.checks import checks
 from cappella.errors import ConfigError
+from cappella.gateway import admission
 from support.attached_house import HELLO, House, house
 from support.fake_engines import eventually
 from support.plain_server import PlainServer
@@ -86,6 +87,23 @@ async def test_as_many_calls_run_at_once_as_the_servers_take_together(two: House
     assert (await two.get("/api/machine"))["queue"]["waiting"] == {"big": 3}
     for server in servers:
         server.released.set()
+    assert all(b"[DONE]" in text for text in await asyncio.gather(*calls))
+
+
+async def test_only_as_many_calls_run_as_the_living_servers_take_until_another_comes_back(
+    two: House, servers: list[PlainServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "LOOK_AGAIN_S", 0.05)
+    await servers[0].stop()
+    assert await eventually(lambda: states(two) == ["unhealthy", "ready"])
+    servers[1].holds = True
+    calls = [asyncio.create_task(whole_stream(two)) for _ in range(6)]
+    assert await eventually(lambda: servers[1].running == 3)
+    assert (await two.get("/api/machine"))["queue"]["waiting"] == {"big": 3}
+    await servers[0].start()
+    assert await eventually(lambda: sum(call.done() for call in calls) == 3)
+    assert servers[1].running == 3
+    servers[1].released.set()
     assert all(b"[DONE]" in text for text in await asyncio.gather(*calls))
 
 
@@ -170,6 +188,10 @@ async def test_doctor_asks_each_server(servers: list[PlainServer], tmp_path: Pat
     ("url", "says"),
     [
         ([], r"models\.big\.url: url lists none"),
+        (
+            [f"http://127.0.0.1:{port}/v1" for port in range(8000, 8065)],
+            r"models\.big\.url: url lists 65 servers: give 64",
+        ),
         (["http://127.0.0.1:8/v1", "http://127.0.0.1:8/v1/"], r"models\.big\.url: .*listed twice"),
         (["http://127.0.0.1:8/v1", "http://127.0.0.1:9"], r"models\.big\.url: .*not the URL of an API"),
         (["http://127.0.0.1:8/v1", 7], r"models\.big\.url: .*or a list of URLs"),

@@ -62,6 +62,7 @@ async def test_each_replica_is_a_process_with_its_own_place_and_log(
             ("ann-2", ["restart", "sleep"]),
         ]
         assert (ann["actions"], bob["replicas"]) == ([], [])
+        assert [(each["progress"], each["remaining_s"]) for each in ann["replicas"]] == [(1.0, None)] * 2
         assert ann["planned"]["kv_cache_bytes"] == 2 * bob["planned"]["kv_cache_bytes"]
         assert machine["memory"][0]["engines"].keys() == {"ann", "bob"}
 

@@ -97,7 +97,8 @@ async def test_an_engine_that_was_restarted_has_no_rate_between_its_two_processe
     totals = iter([100.0, 150.0, 20.0, 50.0, None])
 
     async def read() -> engine_metrics.Reading:
-        figures = engine_metrics.Figures(generation_tokens=next(totals))
+        told = next(totals)
+        figures = engine_metrics.Figures(generation_tokens={} if told is None else {"ann": told})
         return engine_metrics.Reading(figures={"ann": figures})
 
     history = figures_history.FiguresHistory(read, lambda: (1, 2))

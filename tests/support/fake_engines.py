@@ -92,6 +92,7 @@ class FakeEngines:
         self.swap_scheduler: SwapScheduler | None = None
         self.tool_servers: dict[str, ToolServer] = {}
         self.turns: dict[str, int] = {}  # the swap group of each engine that has one
+        self.obeys = False  # an operator's actions show at once; else they are refused
 
     def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
         self.servers[name].script = (lambda _: script) if isinstance(script, Script) else script
@@ -142,18 +143,34 @@ class FakeEngines:
     def plan(self) -> Plan:
         placed = {
             name: Placed(name, (0,), 100, 10, 1000, 64, 1.0, 64, "there is room", self.turns.get(name))
-            for name in self.engines
+            for name in self._server_statuses
         }
         return Plan(machine.own_memory(), placed)
 
     def actions(self, name: str) -> Sequence[Action]:
-        return ACTIONS[self.engines[name].status.state]
+        status = self._server_statuses.get(name)
+        return ACTIONS[status.state] if status else ()
 
     async def act(self, name: str, action: str) -> None:
-        if name not in self.engines:
-            raise UnknownEngine(name, list(self.engines))
+        if name not in self._server_statuses:
+            raise UnknownEngine(name, list(self._server_statuses))
+        status = self._server_statuses[name]
         # Scripted engines are never restarted: test_operating.py has processes.
-        raise ActionRefused(name, self.engines[name].status.state, action, ())
+        if not self.obeys:
+            raise ActionRefused(name, status.state, action, ())
+        status.state = "stopped" if action == "sleep" else "ready"
+        status.stage = status.state
+
+    @property
+    def _server_statuses(self) -> Mapping[str, EngineStatus]:
+        """Those of the engines on one server, and of each replica of the others."""
+        found: dict[str, EngineStatus] = {}
+        for name, engine in self.engines.items():
+            servers = engine.servers
+            found |= (
+                {each: server.status for each, server in servers.items()} if len(servers) > 1 else {name: engine.status}
+            )
+        return found
 
     def log_of(self, name: str) -> Path | None:
         return self.logs.get(name)

@@ -67,6 +67,7 @@ class ScriptedEngine:
     page: str | None = None  # in the place of figures
     page_status: int = 500
     on_figures: Callable[[], object] = lambda: None
+    holds_figures: bool = False  # until `released` is set
     tokens: int = 10  # of every prompt
     tokens_of: Callable[[Json], int] | None = None  # counts those of one prompt
     counted: int = 0
@@ -126,6 +127,8 @@ class ScriptedEngine:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self.on_figures()
+        if self.holds_figures:
+            await self.released.wait()
         if self.page is not None:
             return web.Response(text=self.page, status=self.page_status)
         head = "# HELP vllm:num_requests_running r\n# TYPE vllm:num_requests_running gauge\n"

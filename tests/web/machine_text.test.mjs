@@ -10,13 +10,14 @@ import {
   formatNumber,
   formatPercent,
   reasonText,
-  replicasText,
+  replicaText,
   restartsText,
   formatBytes,
   stageText,
   summaryText,
   stateTone,
   toolServerCells,
+  withReplicas,
 } from "../../runtime/cappella/gateway/web/assets/machine_text.js";
 
 const GIB = 2 ** 30;
@@ -28,13 +29,17 @@ test("an unknown figure is a dash, and zero is a number", () => {
   assert.equal(formatBytes(1.5 * GIB), "1.5 GiB");
 });
 
-test("each server of a model with replicas has its state and its calls", () => {
-  const replicas = [
-    { name: "big-1", state: "ready", in_flight: 3, max_num_seqs: 64 },
-    { name: "big-2", state: "unhealthy", in_flight: 0, max_num_seqs: 64 },
-  ];
-  assert.equal(replicasText({ replicas }), "big-1 ready, 3 of 64 · big-2 unhealthy, 0 of 64");
-  assert.deepEqual([replicasText({ replicas: [] }), replicasText({})], ["", ""]);
+test("each server of a model with replicas has its calls, and what is wrong with it", () => {
+  const ready = { name: "big-1", state: "ready", stage: "ready", in_flight: 3, max_num_seqs: 64, failed: 0 };
+  const loading = { ...ready, state: "loading", stage: "loading weights", remaining_s: 3.2, in_flight: 0, failed: 2 };
+  assert.equal(replicaText(ready), "3 of 64 calls");
+  assert.equal(replicaText(loading), "loading weights, about 4 s left · 0 of 64 calls, 2 broke");
+});
+
+test("what is asked of a replica is followed as what is asked of an engine", () => {
+  const engines = { big: { state: "ready", replicas: [{ name: "big-1", state: "stopped" }] }, small: { state: "ready" } };
+  const states = Object.entries(withReplicas(engines)).map(([name, each]) => `${name} ${each.state}`);
+  assert.deepEqual(states, ["big ready", "small ready", "big-1 stopped"]);
 });
 
 test("a start says how long it still takes, and a failed engine says why", () => {

@@ -48,10 +48,10 @@ class HasStatus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An engine that runs so many `sequences` at once; `group` is its swap group, None for one that is always awake."""
+    """An engine that runs so many `sequences` at once now; `group` is its swap group, None for one that is always awake."""
 
     engine: HasStatus
-    sequences: int
+    sequences: Callable[[], int]
     group: int | None = None
 
     @property
@@ -98,7 +98,7 @@ class _Queue:
 
     @property
     def size(self) -> int:
-        return sum(place.size for place in self.taken)
+        return sum(map(self.size_of, self.taken))
 
     @property
     def staying(self) -> list[Place]:
@@ -106,7 +106,11 @@ class _Queue:
 
     def first(self, room: int) -> Place | None:
         """The call that is next: one that is larger than the room lets others pass, since it would have to give way."""
-        return next((place for place in self.waiting if place.size <= room), None)
+        return next((place for place in self.waiting if self.size_of(place) <= room), None)
+
+    def size_of(self, place: Place) -> int:
+        """A call that is larger than the engine takes all of it, also where replicas of the engine have gone since."""
+        return min(place.size, self.host.sequences())
 
     def leave(self, place: Place) -> None:
         """Give the place back, or wait for it no more."""
@@ -150,14 +154,13 @@ class Phases:
     @property
     def sequences(self) -> int:
         """Of all engines."""
-        return sum(queue.host.sequences for queue in self._queues.values())
+        return sum(queue.host.sequences() for queue in self._queues.values())
 
     @asynccontextmanager
     async def place(self, name: str, size: int, order: int) -> AsyncIterator[Place]:
         """Wait for a place, and hold it in this context. Raises EngineNotReady if the engine will not start by itself."""
         loop, queue = asyncio.get_running_loop(), self._queues[name]
         rank = (order, next(self._numbers))
-        size = min(size, queue.host.sequences)
         place = Place(rank, size, self._clock(), loop.create_future(), loop.create_future())
         insort(queue.waiting, place, key=lambda each: each.rank)
         try:
@@ -200,7 +203,7 @@ class Phases:
         limit, room = self._limit(name, online), self._room(name, online)
         while place := queue.first(max(0, room)):
             # One that is larger than the limit goes alone.
-            if place.size and queue.size and queue.size + place.size > limit:
+            if place.size and queue.size and queue.size + queue.size_of(place) > limit:
                 return
             queue.waiting.remove(place)
             queue.taken.append(place)
@@ -221,19 +224,21 @@ class Phases:
 
     def _limit(self, name: str, online: Online) -> int:
         """The number of sequences that batches may have on an engine."""
-        most, room = self._queues[name].host.sequences, self._room(name, online)
+        most, room = self._queues[name].host.sequences(), self._room(name, online)
         return min(max(1, int(self._share * most)), room) if online.is_busy else most
 
     def _room(self, name: str, online: Online) -> int:
         """The number of sequences that online requests leave."""
-        most = self._queues[name].host.sequences
+        most = self._queues[name].host.sequences()
         return most - online.held.get(name, 0) if online.is_busy else most
 
     def _make_room(self, name: str, online: Online) -> None:
         """Let the youngest calls give way to online ones that have no room."""
-        staying = sorted(self._queues[name].staying, key=lambda place: place.rank)
-        room = self._room(name, online)
-        while staying and sum(place.size for place in staying) > room:
+        if not online.is_busy:
+            return
+        queue, room = self._queues[name], self._room(name, online)
+        staying = sorted(queue.staying, key=lambda place: place.rank)
+        while staying and sum(map(queue.size_of, staying)) > room:
             staying.pop().gives_way.set_result(None)
 
     def _choose_group(self, online: Online) -> None:

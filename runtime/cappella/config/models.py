@@ -176,6 +176,8 @@ class RemoteModel(Frozen):
         urls = tuple(map(_api_url, value))
         if not urls:
             raise ValueError("url lists none: give the URL of each server")
+        if len(urls) > MAX_REPLICAS:
+            raise ValueError(f"url lists {len(urls)} servers: give {MAX_REPLICAS} at most")
         if twice := [url for url in dict.fromkeys(urls) if urls.count(url) > 1]:
             raise ValueError(f"{twice[0]} is listed twice: each replica is a server of its own")
         return urls

@@ -10,7 +10,7 @@ To add a backend:
 `status` is shared: the supervisor writes it (see `reconciler.transition`), an implementation only reads it.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -140,12 +140,9 @@ class EngineServer(Engine, Protocol):
         """
         ...
 
-    async def stats(self) -> EngineStats:
-        """The server's load now."""
-        ...
-
-    async def metrics(self) -> str:
-        """All the server's metrics in Prometheus' text format; empty if it has none."""
+    @property
+    def servers(self) -> Mapping[str, "SingleServer"]:
+        """The servers that its calls go to, by name."""
         ...
 
     async def close(self) -> None:
@@ -163,6 +160,14 @@ class SingleServer(EngineServer, Protocol):
 
     async def probe(self) -> None:
         """Generate one token, whatever the status is; it does not count for the circuit breaker."""
+        ...
+
+    async def stats(self) -> EngineStats:
+        """The server's load now."""
+        ...
+
+    async def metrics(self) -> str:
+        """All the server's metrics in Prometheus' text format; empty if it has none."""
         ...
 
     async def healthy(self) -> bool:

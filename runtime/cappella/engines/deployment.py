@@ -1,7 +1,8 @@
 """The engines of one config, and the changes to them that another config needs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cappella.config import Config, Model
 from cappella.engines.base import EngineServer
@@ -45,6 +46,12 @@ class Deployment:
         engine = self.engines.get(name)
         return engine.replicas if isinstance(engine, Replicas) else ()
 
+    @property
+    def max_calls(self) -> Mapping[str, Callable[[], int]]:
+        """What each model runs at once, as it is when it is asked: of one with replicas, what those run that accept calls."""
+        models = {name: model for name, model in self.config.models.items() if name in self.engines}
+        return {name: partial(_max_calls, self.engines[name], model.max_calls) for name, model in models.items()}
+
     def status_of(self, name: str) -> EngineStatus:
         """The status of a model, or of one of its replicas."""
         return self.replica_statuses[name] if name in self.replica_statuses else self.engines[name].status
@@ -57,6 +64,10 @@ class Deployment:
     def answering(self) -> Mapping[str, bool]:
         """Whether each ensemble can answer now: enough members for its quorum, and its judge, accept requests."""
         return self.config.answering(name for name, status in self.statuses.items() if status.accepts_requests)
+
+
+def _max_calls(engine: EngineServer, configured: int) -> int:
+    return engine.max_calls if isinstance(engine, Replicas) else configured
 
 
 class _Statuses(Mapping[str, EngineStatus]):

@@ -37,7 +37,7 @@ class HttpEngine:
 
     The `sanitizer` escapes special tokens in prompts. Where the engine may sleep, `hold_awake` surrounds each call, and `keep_awake` each run. `name`
     is the server's name of the model, if it is not the one in the config. `context` is the model's. Subclasses implement `_body`,
-    `count_tokens`, `healthy`, `stats`, `metrics`, `sleep`, `wake_up` and `supports`.
+    `count_tokens`, `servers`, `healthy`, `stats`, `metrics`, `sleep`, `wake_up` and `supports`.
     """
 
     def __init__(

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from cappella.config import RemoteModel
 from cappella.config.abilities import seat_lacks
 from cappella.engines import openai
-from cappella.engines.base import EngineStats, TokenCount
+from cappella.engines.base import EngineStats, SingleServer, TokenCount
 from cappella.engines.context_size import estimate_tokens, estimated_usage
 from cappella.engines.http_engine import HttpEngine
 from cappella.errors import EngineError, EngineRejected
@@ -67,17 +67,22 @@ class OpenAIEngine(HttpEngine):
         if not has_usage:
             yield Chunk(usage=estimated_usage(prompt, written))
 
+    @property
+    def servers(self) -> Mapping[str, SingleServer]:
+        """See `EngineServer.servers`."""
+        return {self.status.model: self}
+
     async def healthy(self) -> bool:
         """See `SingleServer.healthy`."""
         await self.list_models()
         return True
 
     async def stats(self) -> EngineStats:
-        """See `EngineServer.stats`: OpenAI's API has none."""
+        """See `SingleServer.stats`: OpenAI's API has none."""
         return EngineStats()
 
     async def metrics(self) -> str:
-        """See `EngineServer.metrics`: OpenAI's API has none."""
+        """See `SingleServer.metrics`: OpenAI's API has none."""
         return ""
 
     async def sleep(self) -> None:

@@ -14,6 +14,7 @@ from cappella.types import Chunk, Json, ToolCall
 
 _BEGUN = r"(?:\n|\n?\[[a-z]{0,6}(?: (?:[A-Z](?: [0-9a-f]{0,8}\]?)?)?)?)"
 """The beginning of a mark with any nonce, and little else: it is only held back."""
+_BEGUN_AT_END = re.compile(rf"(?P<begun>{_BEGUN}\Z)")
 
 
 class TextCutter:
@@ -23,20 +24,26 @@ class TextCutter:
     """
 
     def __init__(self, nonce: str) -> None:
-        self._marks, self._marks_at_end = _patterns(nonce)
+        self._nonce = nonce
         self._held = ""
+
+    @property
+    def is_holding(self) -> bool:
+        return bool(self._held)
 
     def add(self, piece: str) -> str:
         """The text that is known by now."""
         if not self._held and "[" not in piece and not piece.endswith("\n"):
             return piece
         text, self._held = self._held + piece, ""
-        return self._marks.sub(self._hold, text)
+        # A run's own pattern takes a millisecond to compile, and few texts hold the run's nonce.
+        marks = _patterns(self._nonce)[0] if self._nonce in text else _BEGUN_AT_END
+        return marks.sub(self._hold, text)
 
     def end(self) -> str:
         """The rest of the text. A mark that is cut off in its nonce, by a limit of tokens, is cut as well."""
         held, self._held = self._held, ""
-        return self._marks_at_end.sub("", held)
+        return _patterns(self._nonce)[1].sub("", held) if "[" in held else held
 
     def _hold(self, match: re.Match[str]) -> str:
         self._held = match["begun"] or ""
@@ -48,6 +55,10 @@ class HeldLogprobs:
 
     def __init__(self) -> None:
         self._held: list[Json] = []
+
+    @property
+    def are_any(self) -> bool:
+        return bool(self._held)
 
     def with_text(self, chunk: Chunk, content: str) -> list[Json]:
         """Those that go with `content`, which is what is sent now in the place of the chunk's own."""
@@ -72,6 +83,10 @@ class ChunkCutter:
 
     def cut(self, chunk: Chunk) -> Chunk:
         """The chunk without marks and what is held back, with what was held of the texts that it ends."""
+        if chunk.is_plain and not (self._reasoning.is_holding or self._logprobs.are_any):
+            content = self._content.add(chunk.content)
+            # Most pieces are of this kind, and stay as they are.
+            return chunk if content == chunk.content else replace(chunk, content=content)
         is_last = chunk.finish_reason is not None
         reasoning, content = self._reasoning.add(chunk.reasoning), self._content.add(chunk.content)
         if chunk.content or chunk.tool_calls or is_last:

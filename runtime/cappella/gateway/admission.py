@@ -9,24 +9,25 @@ in it loses its last one. While other keys wait for an engine, no key gets more 
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count as counting
 
 from cappella.config import Config
 from cappella.errors import Overloaded, QueueTimeout, RequestError
+from cappella.gateway.engine_sequences import EngineSequences
 
-DIRECT_SHARE = 0.125
-"""The share of each engine's sequences that is reserved for direct calls of a model."""
-RUN_SHARE = 0.25
-"""The share that is reserved for runs, if the model is in any ensemble: a run needs a sequence on several engines."""
 MAX_OVERTAKING_S = 1.0
 """After this time at the head of its lane, no other request may take sequences of engines that a request waits for."""
 MAX_RETRY_AFTER_S = 60
+LOOK_AGAIN_S = 1.0
+"""So long do requests wait for room that comes without the end of another one, as when a replica comes back."""
 
 Costs = Mapping[str, int]
 """The number of sequences, by engine."""
+MaxCalls = Mapping[str, Callable[[], int]]
+"""What each engine can run at once now, by its name; see `Deployment.max_calls`."""
 Lane = tuple[str, str | None, int]
 """An ensemble or model, a key (None without keys), and the number of the config, so that old requests block no new ones."""
 
@@ -44,42 +45,9 @@ async def in_time(slot: AbstractAsyncContextManager[None], timeout_s: float, lim
 
 
 @dataclass(slots=True, eq=False)
-class _Engine:
-    """One engine, which a reload may keep. `sequences` is the number that it can run at once, `has_runs` whether runs use it."""
-
-    sequences: int
-    has_runs: bool = True
-    used_by_calls: int = 0
-    used_by_runs: int = 0
-    held: Counter[str | None] = field(default_factory=Counter)
-    """The used sequences by key."""
-
-    @property
-    def used(self) -> int:
-        return self.used_by_calls + self.used_by_runs
-
-    def capacity(self, direct: bool) -> int:
-        """The number of sequences that direct calls, or else runs, may use."""
-        reserved = RUN_SHARE * self.has_runs if direct else DIRECT_SHARE
-        return max(1, self.sequences - round(self.sequences * reserved))
-
-    def fits(self, count: int, direct: bool) -> bool:
-        used = self.used_by_calls if direct else self.used_by_runs
-        return used + count <= self.capacity(direct) and self.used + count <= self.sequences
-
-    def take(self, count: int, direct: bool, key: str | None) -> None:
-        """Use `count` sequences; give them back if it is negative."""
-        self.used_by_calls += count if direct else 0
-        self.used_by_runs += 0 if direct else count
-        self.held[key] += count
-        if not self.held[key]:
-            del self.held[key]
-
-
-@dataclass(slots=True, eq=False)
 class _Waiter:
     lane: Lane
-    costs: Mapping[_Engine, int]
+    costs: Mapping[EngineSequences, int]
     direct: bool
     admitted: asyncio.Future[None]
     since: float = field(default_factory=time.monotonic)
@@ -109,25 +77,33 @@ class _Queue:
     last_turn: dict[str | None, int] = field(default_factory=dict)
     mean_run_s: float = 1.0
     refused: Counter[str] = field(default_factory=Counter)
+    look_again: asyncio.TimerHandle | None = None
 
 
 class Admission:
     """`sequences` is what each engine can run at once; at most `max_waiting` requests may queue for an ensemble or model.
 
-    At most `max_waiting_per_key` of these may be of one key.
+    At most `max_waiting_per_key` of these may be of one key. `max_calls` tells what an engine can run now, if that changes.
     """
 
-    def __init__(self, sequences: Mapping[str, int], max_waiting: int, max_waiting_per_key: int | None = None) -> None:
-        self._engines = {name: _Engine(count) for name, count in sequences.items()}
+    def __init__(
+        self,
+        sequences: Mapping[str, int],
+        max_waiting: int,
+        max_waiting_per_key: int | None = None,
+        max_calls: MaxCalls | None = None,
+    ) -> None:
+        now = max_calls or {}
+        self._engines = {name: EngineSequences(count, now.get(name)) for name, count in sequences.items()}
         self._max_waiting = max_waiting
         self._max_waiting_per_key = max_waiting_per_key or max_waiting
         self._generation = 0
         self._queue = _Queue()
 
     @classmethod
-    def of(cls, config: Config) -> "Admission":
+    def of(cls, config: Config, max_calls: MaxCalls | None = None) -> "Admission":
         server, sequences = config.server, {name: model.max_calls for name, model in config.models.items()}
-        admission = cls(sequences, server.max_waiting, server.max_waiting_per_key)
+        admission = cls(sequences, server.max_waiting, server.max_waiting_per_key, max_calls)
         in_runs = {
             config.host_of[model]
             for ensemble in config.ensembles.values()
@@ -137,9 +113,9 @@ class Admission:
             admission._engines[model].has_runs = False
         return admission
 
-    def renewed(self, config: Config, kept: Collection[str]) -> "Admission":
+    def renewed(self, config: Config, max_calls: MaxCalls, kept: Collection[str]) -> "Admission":
         """The admission of another config: it shares the queue and the counts, and the used sequences of the `kept` engines."""
-        new = Admission.of(config)
+        new = Admission.of(config, max_calls)
         new._queue, new._generation = self._queue, self._generation + 1
         new._engines |= {name: self._engines[name] for name in kept}
         return new
@@ -232,24 +208,30 @@ class Admission:
             del self._queue.lanes[waiter.lane]
         self._queue.waiting[waiter.lane[0]] -= 1
 
-    def _limited_costs(self, costs: Costs, direct: bool) -> Mapping[_Engine, int]:
+    def _limited_costs(self, costs: Costs, direct: bool) -> Mapping[EngineSequences, int]:
         """A run that costs more than an engine has gets all of it, and runs alone; a call must leave the share of runs."""
         of_engines = [(self._engines[model], count) for model, count in costs.items()]
         for engine, count in of_engines:
-            most = engine.capacity(direct)
-            if direct and count > most < engine.sequences:
+            most = engine.full_capacity(direct)
+            if direct and count > most < engine.configured:
                 raise RequestError(
                     f"n may be at most {most} here: runs need the model's other sequences.", "n", "too_large"
                 )
-        return {engine: min(count, engine.capacity(direct)) for engine, count in of_engines}
+        return {engine: min(count, engine.full_capacity(direct)) for engine, count in of_engines}
 
     def _admit_waiting(self) -> None:
         """Admit waiting requests while they fit: keys in turn, those of one key in the order of arrival."""
         while (fitting := self._next_fitting()) is not None:
             self._admit(fitting)
+        if self._queue.lanes and self._queue.look_again is None:
+            self._queue.look_again = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._queue.look_again = None
+        self._admit_waiting()
 
     def _next_fitting(self) -> _Waiter | None:
-        blocked: set[_Engine] = set()
+        blocked: set[EngineSequences] = set()
         now = time.monotonic()
         heads = sorted((lane[0] for lane in self._queue.lanes.values()), key=self._rank)
         for head in heads:

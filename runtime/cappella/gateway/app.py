@@ -120,7 +120,7 @@ def _state(
         describe=errors.describe,
         gpus=machine.gpus_now,
         gatekeeper=gatekeeper,
-        admission=Admission.of(config),
+        admission=Admission.of(config, supervisor.deployment.max_calls),
         bodies=BodyMemory(config.server.waiting_bytes),
         in_flight=InFlight(),
         rows=InFlight(),

@@ -153,7 +153,8 @@ def _phases(state: GatewayState, current: Callable[[], GatewayState], groups: Gr
     assert config.server.batch
     share, when = config.server.batch.share, config.server.batch.when
     turns = {name: placed.turn for name, placed in plan.placed.items()}
-    hosts = {name: Host(state.engines[name], model.max_calls, turns.get(name)) for name, model in config.models.items()}
+    max_calls = state.deployment.max_calls
+    hosts = {name: Host(state.engines[name], max_calls[name], turns.get(name)) for name in config.models}
 
     def online() -> Online:
         admission = current().admission

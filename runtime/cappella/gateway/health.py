@@ -47,13 +47,14 @@ def is_operator(key: Key | None) -> bool:
 def engines_now(engines: Mapping[str, EngineServer], key: Key) -> dict[str, EngineNow]:
     """The engines that the key may call, without any words about them: a log may hold what others have asked."""
     return {
-        name: {**_engine_now(engine.status), "stage": engine.status.state}
+        name: {**engine_now(engine.status), "stage": engine.status.state}
         for name, engine in engines.items()
         if key.may_call(name)
     }
 
 
-def _engine_now(status: EngineStatus) -> EngineNow:
+def engine_now(status: EngineStatus) -> EngineNow:
+    """The state of one engine, and how far its start is."""
     return {
         "state": status.state,
         "stage": status.stage,
@@ -65,7 +66,7 @@ def _engine_now(status: EngineStatus) -> EngineNow:
 def engine_status(status: EngineStatus) -> EngineStatusNow:
     """The whole status of one engine, as replies have it."""
     return {
-        **_engine_now(status),
+        **engine_now(status),
         "restarts": status.restarts,
         "restarts_asked": status.restarts_asked,
         "wakes": status.wakes,

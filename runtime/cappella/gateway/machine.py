@@ -12,7 +12,7 @@ from cappella.auth.keys import Key
 from cappella.config import Config, RemoteModel
 from cappella.engines.base import EngineServer
 from cappella.engines.status import Action
-from cappella.gateway.health import engine_status, engines_now, is_operator
+from cappella.gateway.health import engine_now, engine_status, engines_now, is_operator
 from cappella.gateway.machine_types import (
     Engine,
     EngineDetails,
@@ -158,8 +158,7 @@ def _replicas(state: GatewayState, name: str, operations: EngineOperations) -> l
     return [
         {
             "name": each.name,
-            "state": each.engine.status.state,
-            "stage": each.engine.status.stage,
+            **engine_now(each.engine.status),
             "reason": each.engine.status.reason,
             "url": urls.get(each.name),
             "in_flight": each.calls.count,

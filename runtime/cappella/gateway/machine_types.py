@@ -116,6 +116,8 @@ class ReplicaNow(TypedDict):
     name: str
     state: EngineState
     stage: str
+    progress: float
+    remaining_s: float | None
     reason: str | None
     url: str | None
     in_flight: Count

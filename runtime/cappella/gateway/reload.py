@@ -124,7 +124,7 @@ class Reloader:
             pipeline=Pipeline(new.engines, tool_servers),
             tool_servers=tool_servers,
             recorder=old.recorder.for_config(config, change.added),
-            admission=old.admission.renewed(config, change.kept),
+            admission=old.admission.renewed(config, new.max_calls, change.kept),
             in_flight=InFlight(),
             rows=InFlight(),
         )

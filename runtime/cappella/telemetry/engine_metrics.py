@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from cappella.engines import memory_use
-from cappella.engines.base import EngineServer, EngineStats
+from cappella.engines.base import EngineServer, EngineStats, SingleServer
 from cappella.errors import EngineError
 from cappella.placement import machine
 from cappella.placement.gpus import Gpu
@@ -18,16 +19,21 @@ MAX_RATE_INTERVAL_S = 10.0
 """Token counts further apart give no current rate."""
 ENGINE_TIMEOUT_S = 1.0
 
+N = TypeVar("N", int, float)
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures of one engine; None if not known. `generation_tokens` counts from the start of its process."""
+    """Figures of one engine, of several servers those of the ones that answer; None if not known.
+
+    `generation_tokens` is by server, each from the start of its process.
+    """
 
     kv_usage: float | None = None
     running: int | None = None
     waiting: int | None = None
     tokens_per_s: float | None = None
-    generation_tokens: float | None = None
+    generation_tokens: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,8 @@ class Gauges:
         async with self._lock:
             began = time.monotonic()
             if began - self._read_at >= FIGURES_MAX_AGE_S:
-                replies = await asyncio.gather(*(_figures(engine) for engine in engines.values()))
-                self._reading.figures = {n: self._figures(n, reply) for n, reply in zip(engines, replies, strict=True)}
+                replies = await asyncio.gather(*(_by_server(engine) for engine in engines.values()))
+                self._reading.figures = {n: self._figures(reply) for n, reply in zip(engines, replies, strict=True)}
                 # In a thread, so that a slow driver does not block the event loop.
                 self._reading.memory = await asyncio.to_thread(self._memory, on_gpus)
                 self._read_at = time.monotonic()
@@ -80,17 +86,27 @@ class Gauges:
                 self._used_at = time.monotonic()
             return self._reading
 
-    def _figures(self, name: str, found: EngineStats) -> Figures:
-        rate = self._rate(name, found.generation_tokens)
-        return Figures(found.kv_usage, found.running, found.waiting, rate, found.generation_tokens)
+    def _figures(self, found: Mapping[str, EngineStats]) -> Figures:
+        """Sums over the servers, of `kv_usage` the mean."""
+        usages = [each.kv_usage for each in found.values() if each.kv_usage is not None]
+        tokens = {name: each.generation_tokens for name, each in found.items() if each.generation_tokens is not None}
+        rate = _total([self._rate(name, count) for name, count in tokens.items()])
+        return Figures(
+            sum(usages) / len(usages) if usages else None,
+            _total(each.running for each in found.values()),
+            _total(each.waiting for each in found.values()),
+            None if rate is None else round(rate, 1),
+            tokens,
+        )
 
-    def _rate(self, name: str, tokens: float | None) -> float | None:
+    def _rate(self, server: str, tokens: float) -> float | None:
+        """Of one server: the sum of several counts would jump when one of them comes back."""
         now = time.monotonic()
-        last_at, last = self._tokens.get(name, (now, 0.0))
-        self._tokens[name] = (now, -1.0 if tokens is None else tokens)
-        if tokens is None or not 0 < now - last_at < MAX_RATE_INTERVAL_S or not 0 <= last <= tokens:
+        last_at, last = self._tokens.get(server, (now, 0.0))
+        self._tokens[server] = (now, tokens)
+        if not 0 < now - last_at < MAX_RATE_INTERVAL_S or last > tokens:
             return None
-        return round((tokens - last) / (now - last_at), 1)
+        return (tokens - last) / (now - last_at)
 
     def _memory(self, on_gpus: bool) -> Sequence[DeviceMemory]:
         if on_gpus:
@@ -101,11 +117,23 @@ class Gauges:
         return [DeviceMemory(d.name, d.index, d.total_bytes, d.free_bytes, None) for d in machine.own_memory().devices]
 
 
-async def _figures(engine: EngineServer) -> EngineStats:
-    if engine.status.state not in ("ready", "unhealthy"):
+async def _by_server(engine: EngineServer) -> Mapping[str, EngineStats]:
+    """Each server has its own time: one that is slow leaves the others their figures."""
+    servers = engine.servers
+    return dict(zip(servers, await asyncio.gather(*map(_stats, servers.values())), strict=True))
+
+
+async def _stats(server: SingleServer) -> EngineStats:
+    if server.status.state not in ("ready", "unhealthy"):
         return EngineStats()
     try:
         async with asyncio.timeout(ENGINE_TIMEOUT_S):
-            return await engine.stats()
+            return await server.stats()
     except (EngineError, TimeoutError):
         return EngineStats()
+
+
+def _total(values: Iterable[N | None]) -> N | None:
+    """The sum of what is known; None if nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if known else None

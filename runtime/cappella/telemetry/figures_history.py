@@ -37,11 +37,14 @@ class FiguresOverTime(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One reading; `at` is in seconds of `time.monotonic`. Figures of an engine that does not tell them are None."""
+    """One reading; `at` is in seconds of `time.monotonic`. Figures of an engine that does not tell them are None.
+
+    `generation_tokens` is by engine and by its servers, of those that tell it.
+    """
 
     at: float
     time: float
-    generation_tokens: Mapping[str, float | None]
+    generation_tokens: Mapping[str, Mapping[str, float]]
     kv_usage: Mapping[str, float | None]
     used_bytes: Mapping[str, int]
     waiting: int
@@ -108,12 +111,10 @@ def _names(mappings: Iterable[Mapping[str, T]]) -> list[str]:
 
 
 def _rates(samples: Sequence[Sample], name: str) -> list[float | None]:
-    """Tokens per second between each two samples; None where one of them does not tell, and where the engine was restarted."""
+    """Tokens per second between each two samples, of the servers that both know and that were not restarted; None without any."""
     rates: list[float | None] = []
     for before, after in pairwise(samples):
-        first, last = before.generation_tokens.get(name), after.generation_tokens.get(name)
-        if first is None or last is None or last < first:
-            rates.append(None)
-        else:
-            rates.append(round((last - first) / (after.at - before.at), 1))
+        first, last = before.generation_tokens.get(name, {}), after.generation_tokens.get(name, {})
+        grown = [last[each] - first[each] for each in first.keys() & last.keys() if last[each] >= first[each]]
+        rates.append(round(sum(grown) / (after.at - before.at), 1) if grown else None)
     return rates

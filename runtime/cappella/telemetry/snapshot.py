@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from cappella.engines.base import EngineServer
+from cappella.engines.base import EngineServer, SingleServer
 from cappella.engines.replicas.replica import Replica
 from cappella.engines.status import EngineState
 from cappella.errors import EngineError
@@ -18,6 +18,7 @@ from cappella.tools.servers import CountedServer
 
 Rows = Iterable[tuple[Sequence[str], float]]
 """Pairs of label values and the sample's value."""
+Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,7 @@ async def render(now: Snapshot) -> bytes:
     """The snapshot in Prometheus' text format."""
     # An adapter shares its engine's status and metrics.
     servers = {name: engine for name, engine in now.engines.items() if name == engine.status.model}
-    texts = await asyncio.gather(*(_engine_text(engine) for engine in servers.values()))
-    by_model = list(zip(servers, texts, strict=True))
+    pages = await asyncio.gather(*(_page(*each) for each in _labelled(servers)))
     families = [
         *_queues(now),
         *_engines(now.engines, servers),
@@ -48,7 +48,7 @@ async def render(now: Snapshot) -> bytes:
         *_tools(now.tool_servers),
     ]
     # In a thread: parsing thousands of lines takes tens of milliseconds.
-    return generate_latest(_Collected(families)) + await asyncio.to_thread(_merged, by_model)
+    return generate_latest(_Collected(families)) + await asyncio.to_thread(_merged, pages)
 
 
 def _queues(now: Snapshot) -> Iterator[Metric]:
@@ -79,6 +79,13 @@ def _replicas(replicas: Mapping[str, Sequence[Replica]]) -> Iterator[Metric]:
     labels, each_of = ["model", "replica"], [(model, each) for model, all_ in replicas.items() for each in all_]
     up = (([model, each.name], each.engine.status.state == "ready") for model, each in each_of)
     yield _gauge("replica_up", "1 if the replica is ready, else 0", labels, up)
+    states = (
+        ([model, each.name, state], each.engine.status.state == state)
+        for model, each in each_of
+        for state in get_args(EngineState)
+    )
+    help_text = "1 for the replica's current state, 0 for the others"
+    yield _gauge("replica_state", help_text, [*labels, "state"], states)
     calls = (([model, each.name], each.calls.count) for model, each in each_of)
     yield _gauge("replica_calls", "Calls of the replica in flight", labels, calls)
     failed = (([model, each.name], each.calls.failed) for model, each in each_of)
@@ -119,28 +126,36 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, rows: Rows) -> Metr
     return family
 
 
-async def _engine_text(engine: EngineServer) -> str:
-    """The engine's own metrics; empty if it is not ready or does not answer."""
+def _labelled(engines: Mapping[str, EngineServer]) -> Iterator[tuple[Labels, SingleServer]]:
+    """Each server with the labels of its own metrics."""
+    for model, engine in engines.items():
+        servers = engine.servers
+        for name, server in servers.items():
+            yield {"model": model, "replica": name} if len(servers) > 1 else {"model": model}, server
+
+
+async def _page(labels: Labels, server: SingleServer) -> tuple[Labels, str]:
+    """A server's own metrics; empty if it is not ready or does not answer."""
     try:
-        return await engine.metrics() if engine.status.state == "ready" else ""
+        return labels, await server.metrics() if server.status.state == "ready" else ""
     except EngineError:
-        return ""
+        return labels, ""
 
 
-def _merged(texts: Sequence[tuple[str, str]]) -> bytes:
-    """The engines' metrics with a `model` label; each family once, as the format requires."""
+def _merged(pages: Sequence[tuple[Labels, str]]) -> bytes:
+    """The servers' metrics with their labels; each family once, as the format requires."""
     families: dict[str, Metric] = {}
-    for model, text in texts:
+    for more, text in pages:
         for family in _families(text):
             merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
-                labels = {**sample.labels, "model": model}
+                labels = {**sample.labels, **more}
                 merged.add_sample(sample.name, labels, sample.value, sample.timestamp, sample.exemplar)
     return generate_latest(_Collected(families.values()))
 
 
 def _families(text: str) -> list[Metric]:
-    """The families of one engine; empty if its text cannot be parsed."""
+    """The families of one server; empty if its text cannot be parsed."""
     try:
         return list(text_string_to_metric_families(text))
     except ValueError:

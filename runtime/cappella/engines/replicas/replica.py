@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cappella.engines.base import EngineServer
+from cappella.engines.base import SingleServer
 from cappella.errors import EngineBroke, EngineGaveUp
 
 SUSPECT_S = 5.0
@@ -15,7 +15,10 @@ FULL = 1.0
 
 
 class Calls:
-    """The calls of one server, under all the names that it has: the `count` in flight, and how many have `failed` with it."""
+    """The calls of one server, under all the names that it has: the `count` in flight, and how many have `failed` with it.
+
+    `runs` counts those that keep it awake.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -24,6 +27,7 @@ class Calls:
         self._idle.set()
         self.count = 0
         self.failed = 0
+        self.runs = 0
 
     @property
     def is_suspect(self) -> bool:
@@ -61,7 +65,7 @@ class Replica:
     `max_num_seqs` is what the server runs at once. Clients of one server under several names, as of adapters, share `calls`.
     """
 
-    def __init__(self, name: str, engine: EngineServer, max_num_seqs: int, calls: Calls | None = None) -> None:
+    def __init__(self, name: str, engine: SingleServer, max_num_seqs: int, calls: Calls | None = None) -> None:
         self.name = name
         self.engine = engine
         self.max_num_seqs = max_num_seqs
@@ -70,6 +74,26 @@ class Replica:
     @property
     def accepts_calls(self) -> bool:
         return self.engine.status.accepts_requests
+
+    @property
+    def is_waking(self) -> bool:
+        """Whether it sleeps, and a call or a run has begun to wake it."""
+        return self.engine.status.state == "asleep" and bool(self.calls.count or self.calls.runs)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it has fewer calls than it runs at once."""
+        return self.calls.count < self.max_num_seqs
+
+    @contextmanager
+    def keep_awake(self) -> Iterator[None]:
+        """See `Engine.keep_awake`."""
+        self.calls.runs += 1
+        try:
+            with self.engine.keep_awake():
+                yield
+        finally:
+            self.calls.runs -= 1
 
     @property
     def load(self) -> float:

@@ -1,13 +1,13 @@
 """One model on several servers: each call goes to one of them, and to another if that one dies before its first token."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TypeVar
 
 from cappella.engines import refusals
-from cappella.engines.base import Embeddings, Engine, EngineStats, ForwardedReply, Score, TokenCount
+from cappella.engines.base import Embeddings, Engine, ForwardedReply, Score, SingleServer, TokenCount
 from cappella.engines.replicas import prefixes
 from cappella.engines.replicas.first_output import beginning
 from cappella.engines.replicas.joint_status import joint_status
@@ -19,7 +19,6 @@ from cappella.errors import EngineError, EngineNotReady
 from cappella.types import Capabilities, Chunk, Prompt, Sampling
 
 T = TypeVar("T")
-N = TypeVar("N", int, float)
 
 
 class Replicas:
@@ -71,16 +70,21 @@ class Replicas:
         return sum(each.calls.count for each in self.replicas)
 
     @property
+    def max_calls(self) -> int:
+        """What those that accept calls run at once; without any, what all do."""
+        able = [each for each in self.replicas if each.accepts_calls]
+        return sum(each.max_num_seqs for each in able or self.replicas)
+
+    @property
     def capabilities(self) -> Capabilities:
         """See `Engine.capabilities`."""
         return self._capabilities
 
     @contextmanager
     def keep_awake(self) -> Iterator[None]:
-        """See `Engine.keep_awake`."""
-        with ExitStack() as stack:
-            for each in self.replicas:
-                stack.enter_context(each.engine.keep_awake())
+        """See `Engine.keep_awake`: one of them is enough, since calls wake more when those that are awake are full."""
+        chosen = self._router.least_busy(self.replicas)
+        with chosen.keep_awake() if chosen else nullcontext():
             yield
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
@@ -151,21 +155,10 @@ class Replicas:
         """See `EngineServer.supports`."""
         return all(each.engine.supports(path) for each in self.replicas)
 
-    async def stats(self) -> EngineStats:
-        """See `EngineServer.stats`: sums over the replicas, of `kv_usage` the mean."""
-        found = await asyncio.gather(*(_stats(each) for each in self.replicas))
-        usages = [each.kv_usage for each in found if each.kv_usage is not None]
-        return EngineStats(
-            sum(usages) / len(usages) if usages else None,
-            _total(each.running for each in found),
-            _total(each.waiting for each in found),
-            _total(each.generation_tokens for each in found),
-            _total(each.prompt_tokens for each in found),
-        )
-
-    async def metrics(self) -> str:
-        """See `EngineServer.metrics`: those of each replica, with its name as the label `replica`."""
-        return "".join(await asyncio.gather(*(_metrics(each) for each in self.replicas)))
+    @property
+    def servers(self) -> Mapping[str, SingleServer]:
+        """See `EngineServer.servers`."""
+        return {each.name: each.engine for each in self.replicas}
 
     async def close(self) -> None:
         """See `EngineServer.close`."""
@@ -205,36 +198,3 @@ async def _resumed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
         yield first
     async for piece in rest:
         yield piece
-
-
-async def _stats(replica: Replica) -> EngineStats:
-    """What a replica reports; nothing if it does not answer."""
-    try:
-        return await replica.engine.stats() if replica.engine.status.state in ("ready", "unhealthy") else EngineStats()
-    except EngineError:
-        return EngineStats()
-
-
-async def _metrics(replica: Replica) -> str:
-    try:
-        page = await replica.engine.metrics() if replica.engine.status.state == "ready" else ""
-    except EngineError:
-        return ""
-    return "".join(f"{_labelled(line, replica.name)}\n" for line in page.splitlines())
-
-
-def _labelled(line: str, replica: str) -> str:
-    """A line of a page of metrics, with the label if it is a sample."""
-    if not line or line.startswith("#"):
-        return line
-    name, braces, rest = line.partition("{")
-    if braces and " " not in name:
-        return f'{name}{{replica="{replica}",{rest}'
-    name, _, rest = line.partition(" ")
-    return f'{name}{{replica="{replica}"}} {rest}'
-
-
-def _total(values: Iterable[N | None]) -> N | None:
-    """The sum of what is known; None if nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known[1:], known[0]) if known else None

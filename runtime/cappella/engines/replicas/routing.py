@@ -18,7 +18,8 @@ MAX_BREAKS = 2
 class Router:
     """Chooses among replicas by these rules, in this order:
 
-    1. Only a replica that accepts calls is chosen: it is ready, or asleep and would wake.
+    1. Only a replica that accepts calls is chosen: it is ready, or asleep and would wake. While one is waking and has room,
+       no other is woken.
     2. A call whose prompt begins as one that a replica has read of late goes there, if that beginning is at least half of
        the prompt (`MIN_READ_SHARE`), and the replica is not much busier than the least busy one: by at most an eighth of
        what it runs at once (`MORE_BUSY_SHARE`), or by one call if that is more.
@@ -34,14 +35,21 @@ class Router:
 
     def choose(self, replicas: Iterable[Replica], blocks: Blocks = ()) -> Replica | None:
         """The replica for a call with this prompt, which is noted; None if none accepts calls."""
-        able = [each for each in replicas if each.accepts_calls]
-        if not able:
+        able = _able(replicas)
+        least = self._least_busy(able)
+        if least is None:
             return None
-        least = min(able, key=lambda each: (each.load, self._last_calls.get(each.name, -1)))
         chosen = self._reader(able, blocks, least.load) or least
         self._last_calls[chosen.name] = next(self._numbers)
         self._prefixes.add(blocks, chosen.name)
         return chosen
+
+    def least_busy(self, replicas: Iterable[Replica]) -> Replica | None:
+        """The one that a call of a new prompt would get now; None if none accepts calls."""
+        return self._least_busy(_able(replicas))
+
+    def _least_busy(self, able: Iterable[Replica]) -> Replica | None:
+        return min(able, key=lambda each: (each.load, self._last_calls.get(each.name, -1)), default=None)
 
     def _reader(self, able: list[Replica], blocks: Blocks, least_load: float) -> Replica | None:
         length, names = self._prefixes.readers(blocks, {each.name for each in able})
@@ -55,6 +63,14 @@ class Router:
         """Forget what a replica has read."""
         self._prefixes.forget(name)
         self._last_calls.pop(name, None)
+
+
+def _able(replicas: Iterable[Replica]) -> list[Replica]:
+    """Those that may be chosen."""
+    able = [each for each in replicas if each.accepts_calls]
+    if any(each.is_waking and each.has_room for each in able):
+        return [each for each in able if each.is_waking or each.engine.status.state == "ready"]
+    return able
 
 
 class Tries:

@@ -1,13 +1,14 @@
 """An engine over one vLLM server's HTTP API."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 import orjson
 
 from cappella.engines import cache_salt, refusals
-from cappella.engines.base import EngineStats, TokenCount
+from cappella.engines.base import EngineStats, SingleServer, TokenCount
 from cappella.engines.context_size import prompt_work
 from cappella.engines.http_engine import HEALTH_TIMEOUT_S, METRICS_TIMEOUT_S, HttpEngine
 from cappella.engines.vllm import form_check, metrics, protocol
@@ -72,6 +73,11 @@ class VllmEngine(HttpEngine):
             if response.status != 200:
                 raise refusals.from_reply(response.status, await response.read())
 
+    @property
+    def servers(self) -> Mapping[str, SingleServer]:
+        """See `EngineServer.servers`."""
+        return {self.status.model: self}
+
     async def healthy(self) -> bool:
         """Whether the server reports a living core. Raises EngineError if it is slow to answer, or breaks off."""
         try:
@@ -84,13 +90,13 @@ class VllmEngine(HttpEngine):
             raise
 
     async def stats(self) -> EngineStats:
-        """See `EngineServer.stats`."""
+        """See `SingleServer.stats`."""
         page = await self.metrics()
         # Parsing thousands of lines takes milliseconds: not in the event loop.
         return await asyncio.to_thread(metrics.parse, page)
 
     async def metrics(self) -> str:
-        """See `EngineServer.metrics`."""
+        """See `SingleServer.metrics`."""
         async with self._get("/metrics", METRICS_TIMEOUT_S) as response:
             response.raise_for_status()
             return await response.text()

@@ -6,7 +6,7 @@ import { actionOutcomes } from "./machine_actions.js";
 import { hourCharts } from "./machine_charts.js";
 import { engineTable } from "./machine_engines.js";
 import { memoryPicture } from "./machine_memory.js";
-import { callCells, confirmation, formatNumber, runCells, summaryText, toolServerCells } from "./machine_text.js";
+import { callCells, confirmation, formatNumber, runCells, summaryText, toolServerCells, withReplicas } from "./machine_text.js";
 import { plainTable } from "./plain_table.js";
 
 const REFRESH_MS = 1000;
@@ -30,7 +30,7 @@ export function mount(root, api) {
     try {
       const machine = await api.get("/api/machine");
       view.show(machine);
-      outcomes.look(machine.engines ?? {});
+      outcomes.look(withReplicas(machine.engines ?? {}));
       if (refreshes % REFRESHES_PER_LISTS === 0) await refreshLists(machine);
       refreshes += 1;
       view.failed(null);

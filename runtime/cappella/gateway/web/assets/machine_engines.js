@@ -1,15 +1,15 @@
 // The table of engines: only what changed is updated, so that keyboard focus and screen readers keep their place.
 
 import { fill, h, scrollable, setText } from "./dom.js";
+import { actionButtons } from "./machine_buttons.js";
 import { engineDetails } from "./machine_details.js";
+import { replicaList } from "./machine_replicas.js";
 import {
-  confirmation,
   formatBytes,
   formatNumber,
   formatPercent,
   isStarting,
   reasonText,
-  replicasText,
   restartsText,
   stageText,
   stateTone,
@@ -46,7 +46,7 @@ export function engineTable(act, look) {
     if (wanted !== shape) {
       shape = wanted;
       rows.clear();
-      names.forEach((name) => rows.set(name, engineRow(name, columns, act, () => look(name))));
+      names.forEach((name) => rows.set(name, engineRow(name, columns, act, look)));
       fill(table, h("caption", { className: "unseen" }, "Engines"), head(columns), body([...rows.values()]));
     }
     for (const [name, row] of rows) row.show(engines[name]);
@@ -73,63 +73,53 @@ function engineRow(name, columns, act, look) {
   const adapters = h("span", { className: "muted small" });
   const chip = h("span", { className: "machine-state" });
   const stage = h("span", { className: "muted small machine-stage" });
-  const replicas = h("div", { className: "muted small machine-stage", hidden: true });
   const bar = h("progress", { className: "machine-progress", max: "1", "aria-label": `Start of ${name}` });
   const cells = columns.map(([title]) => h("td", { className: "number", role: "cell", "data-label": title }));
   const actionCell = h("td", { className: "machine-do", role: "cell", "data-label": "Actions" });
   const reason = h("td", { className: "muted small", role: "cell", colspan: columns.length ? columns.length + 3 : 2 });
   const reasonRow = h("tr", { className: "machine-reason", role: "row" }, reason);
-  const details = engineDetails(name, look);
+  const details = engineDetails(name, () => look(name));
   const colspan = columns.length + 3;
-  const detailsRow = h("tr", { className: "machine-reason", role: "row", hidden: true });
-  detailsRow.append(h("td", { role: "cell", colspan }, details.element));
+  const replicas = replicaList(name, act, look);
+  const replicasRow = wideRow(colspan, replicas.root);
+  const detailsRow = wideRow(colspan, details.element);
   detailsRow.addEventListener("toggled", () => showBorders());
-  let shownActions = "";
+  const actions = actionButtons(name, act, actionCell);
   const root = h(
     "tr",
     { role: "row" },
     h("th", { scope: "row", role: "rowheader" }, h("span", { className: "name" }, name), " ", adapters, columns.length ? details.button : null),
-    h("td", { role: "cell", "data-label": "State" }, h("div", { className: "machine-where" }, chip, bar, stage, replicas)),
+    h("td", { role: "cell", "data-label": "State" }, h("div", { className: "machine-where" }, chip, bar, stage)),
     cells,
     columns.length ? actionCell : null,
   );
-  return { rows: [root, reasonRow, detailsRow], show };
+  return { rows: [root, reasonRow, replicasRow, detailsRow], show };
 
   function show(engine) {
     setText(adapters, kindText(engine));
     setText(chip, engine.state);
     chip.className = `machine-state ${stateTone(engine.state)}`;
     setText(stage, stageText(engine));
-    setText(replicas, replicasText(engine));
-    replicas.hidden = !replicasText(engine);
+    replicas.show(engine.replicas ?? []);
+    replicasRow.hidden = !engine.replicas?.length;
     setText(reason, reasonText(engine));
     reasonRow.hidden = !reasonText(engine);
     showBorders();
     bar.hidden = !isStarting(engine);
     bar.value = engine.progress ?? 0;
     columns.forEach(([, words], at) => setText(cells[at], words(engine)));
-    showActions(engine.actions ?? []);
+    actions.show(engine.actions ?? []);
   }
 
   /** One border below all the rows of an engine. */
   function showBorders() {
     detailsRow.hidden = details.element.hidden;
-    root.classList.toggle("has-reason", !reasonRow.hidden || !detailsRow.hidden);
-    reasonRow.classList.toggle("has-reason", !detailsRow.hidden);
+    const rows = [root, reasonRow, replicasRow, detailsRow].filter((each) => !each.hidden);
+    rows.forEach((each, at) => each.classList.toggle("has-reason", at < rows.length - 1));
   }
+}
 
-  function showActions(actions) {
-    if (shownActions === actions.join()) return;
-    shownActions = actions.join();
-    const hadFocus = actionCell.contains(document.activeElement);
-    fill(actionCell, actions.map((action) => button(action)));
-    // The pressed button is gone: the keyboard focus stays in this row.
-    if (hadFocus) actionCell.querySelector("button")?.focus();
-  }
-
-  function button(action) {
-    const { verb, title } = confirmation(action, name);
-    const label = title.replace("?", "");
-    return h("button", { type: "button", "aria-label": label, onclick: () => act(name, action) }, verb);
-  }
+/** A row below that of an engine, hidden until there is something in it. */
+function wideRow(colspan, content) {
+  return h("tr", { className: "machine-reason", role: "row", hidden: true }, h("td", { role: "cell", colspan }, content));
 }

@@ -37,9 +37,17 @@ export function stageText(engine) {
   return `${stage}${left}`;
 }
 
-/** The servers of an engine that has several: the state of each, and its calls from here. */
-export function replicasText({ replicas }) {
-  return (replicas ?? []).map((each) => `${each.name} ${each.state}, ${each.in_flight} of ${each.max_num_seqs}`).join(" · ");
+/** What a replica does: the stage of its start, its calls from here, and how many broke with it. */
+export function replicaText(replica) {
+  const broke = replica.failed ? `, ${replica.failed} broke` : "";
+  const calls = `${replica.in_flight} of ${replica.max_num_seqs} calls${broke}`;
+  return [stageText(replica), calls].filter(Boolean).join(" · ");
+}
+
+/** The engines and their replicas, by name: whatever has a state of its own. */
+export function withReplicas(engines) {
+  const replicas = Object.values(engines).flatMap((each) => each.replicas ?? []);
+  return { ...engines, ...Object.fromEntries(replicas.map((each) => [each.name, each])) };
 }
 
 /** Why the engine does not run, or, after it has recovered, when and why it failed last. */
