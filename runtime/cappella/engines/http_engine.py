@@ -155,6 +155,11 @@ class HttpEngine:
         """Whether Cappella started the server, and so knows how."""
         return self._address.socket is not None or self._address.started_here
 
+    @property
+    def socket_is_gone(self) -> bool:
+        """See `SingleServer.socket_is_gone`."""
+        return self._address.socket is not None and not os.path.lexists(self._address.socket)
+
     async def _require_compilable(self, prompt: Prompt) -> None:
         """Raises EngineRejected for a form of an answer that the server would refuse, where that is known before."""
 
