@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -57,6 +58,20 @@ async def test_a_server_that_takes_no_connections_any_more_is_dead(tmp_path: Pat
             pass
         await stub.engine.close()
         assert await eventually(lambda: stub.engine.status.state == "restarting", 5)
+
+
+@pytest.mark.parametrize("deleted", ["engine.sock", ".", ".."])
+async def test_an_engine_whose_socket_or_folder_was_deleted_is_restarted(tmp_path: Path, deleted: str) -> None:
+    """Its connections of before last on, and over these it says that it is well."""
+    async with running_stub(tmp_path) as stub:
+        assert await stub.ready()
+        first, path = stub.group, (stub.folder / deleted).resolve()
+        path.unlink() if path.is_socket() else rmtree(path)
+        assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
+        assert stub.engine.status.reason == "its socket was deleted"
+        assert await stub.ready()
+        assert stub.folder.stat().st_mode & 0o777 == 0o700
+        assert not members(first)
 
 
 async def test_a_killed_server_is_restarted_and_its_children_end(tmp_path: Path) -> None:

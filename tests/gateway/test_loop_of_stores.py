@@ -15,7 +15,7 @@ from cappella.batch.store import BatchStore
 from cappella.batch.types import NewBatch, StoredFile
 from support.batch_gateway import until, with_batches
 from support.fake_engines import FakeEngines, serving
-from support.loop_watchdog import watched_loop
+from support.loop_watchdog import held_too_long, watched_loop
 from support.recorded_gateway import recording_config
 from support.scripted_engine import Json, Script
 from support.scripted_pooling import add_pooling, pooling_config
@@ -64,17 +64,21 @@ async def post(url: str, data: bytes, kind: str) -> int:
 @pytest.mark.parametrize(("form", "status"), [pytest.param(*form, id=name) for name, form in FORMS.items()])
 async def test_no_form_holds_the_loop_and_none_takes_memory(url: str, form: bytes, status: int) -> None:
     """A form has 64 KiB beside its file, and each of its parts counts."""
-    with watched_loop() as watchdog:
+
+    async def upload() -> None:
         assert await post(f"{url}/v1/files", BEGIN + form + END, "multipart/form-data; boundary=x") == status
-    assert watchdog.too_long == {}
+
+    assert await held_too_long(upload) == {}
 
 
 @pytest.mark.parametrize("requests", [pytest.param(each, id=name) for name, each in REQUESTS.items()])
 async def test_no_list_of_requests_holds_the_loop(url: str, requests: list[Json]) -> None:
     data = json.dumps({"requests": requests}).encode()
-    with watched_loop() as watchdog:
+
+    async def create() -> None:
         assert await post(f"{url}/v1/messages/batches", data, "application/json") == 200
-    assert watchdog.too_long == {}
+
+    assert await held_too_long(create) == {}
 
 
 def fill(db: sqlite3.Connection) -> None:
@@ -96,21 +100,25 @@ def fill(db: sqlite3.Connection) -> None:
 @pytest.mark.parametrize("path", ["/v1/files?limit=10000", "/v1/batches?limit=100", "/v1/messages/batches?limit=1000"])
 async def test_no_list_holds_the_loop(url: str, fake_engines: FakeEngines, path: str) -> None:
     await store_of(fake_engines)._folder.call(fill)
-    with watched_loop() as watchdog:
+
+    async def look() -> None:
         async with aiohttp.ClientSession() as http, http.get(url + path) as reply:
             assert len((await reply.json())["data"]) == int(path.partition("=")[2])
-    assert watchdog.too_long == {}
+
+    assert await held_too_long(look) == {}
 
 
 async def test_no_reply_to_a_row_holds_the_loop(fake_engines: FakeEngines, url: str) -> None:
     """Embeddings of most texts: 20 MB of numbers, which are read for the row's tokens, and kept as they are."""
     fake_engines.servers["emb"].vector = lambda _: [0.123456789] * 1024  # type: ignore[attr-defined]
     store = store_of(fake_engines)
-    with watched_loop() as watchdog:
+
+    async def answer() -> None:
         batch = await stored_batch(store, [{"model": "emb", "input": ["x"] * 2048}], endpoint="/v1/embeddings")
         found = await until(store, batch, status="completed")
-    assert (found.completed, found.total_tokens > 0) == (1, True)
-    assert watchdog.too_long == {}
+        assert (found.completed, found.total_tokens > 0) == (1, True)
+
+    assert await held_too_long(answer) == {}
 
 
 async def test_the_audit_of_a_long_stream_holds_no_loop(fake_engines: FakeEngines, tmp_path: Path) -> None:

@@ -162,7 +162,9 @@ class RecordedEngine:
 
         async def make() -> tuple[int, str, bytes]:
             async with self._engine.forward(path, body, sending) as reply:
-                return reply.status_code, reply.content_type, b"".join([piece async for piece in reply.body])
+                pieces = [piece async for piece in reply.body]
+                whole = await off_loop_if_large(sum(map(len, pieces)), b"".join, pieces)
+                return reply.status_code, reply.content_type, whole
 
         status_code, content_type, whole = await self._made(self._calls.forwarded_size, make)
         # A pooling model writes none, and its reply may have 40 MB of numbers.

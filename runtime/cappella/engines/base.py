@@ -174,6 +174,11 @@ class SingleServer(EngineServer, Protocol):
         """Whether the server says that it is healthy; a local server that does not listen is not, a remote one raises."""
         ...
 
+    @property
+    def socket_is_gone(self) -> bool:
+        """Whether nobody can connect to a local server any longer: its socket was deleted, or the folder around it."""
+        ...
+
     async def sleep(self) -> None:
         """Free the GPU memory while the process lives on."""
         ...

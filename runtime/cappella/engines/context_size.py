@@ -91,9 +91,11 @@ def _tokens(size_bytes: int) -> int:
 def _work(message: Message) -> int:
     content, calls = message.get("content"), message.get("tool_calls") or ()
     parts = len(content) if isinstance(content, list) else 1
+    if (least := PART_CHARS * (parts + len(calls))) > MAX_INLINE_CHARS:
+        return least
     images = sum(map(_image_chars, content)) if isinstance(content, list) else 0
     written = sum(len(call["function"]["arguments"]) for call in calls) + len(message.get("reasoning") or "")
-    return written + images // IMAGE_CHARS + sum(map(len, _texts(message))) + PART_CHARS * (parts + len(calls))
+    return written + images // IMAGE_CHARS + sum(map(len, _texts(message))) + least
 
 
 def _image_chars(part: Json) -> int:

@@ -45,6 +45,9 @@ class Health:
         try:
             if not await self._engine.healthy():
                 return "engine core died"
+            # That came over a connection of before: no further call could be made.
+            if self._engine.socket_is_gone:
+                return "its socket was deleted"
             answers = True
         except EngineError:
             answers = False

@@ -3,7 +3,6 @@
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from cappella.engines.address import Address
 from cappella.engines.base import Embeddings, ForwardedReply, HoldAwake, KeepAwake, Score
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
+from cappella.engines.request_body import JsonBody
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
 from cappella.errors import (
@@ -133,9 +133,12 @@ class HttpEngine:
 
     async def _plain(self, prompt: Prompt) -> Prompt:
         """The prompt without special tokens. Raises EngineContextExceeded before it reads one that cannot fit."""
+        return await off_loop_if_large(prompt_work(prompt), self._escaped, prompt)
+
+    def _escaped(self, prompt: Prompt) -> Prompt:
         if self._context:
             self._context.require_room(self.status.model, prompt)
-        return await off_loop_if_large(prompt_work(prompt), self._sanitizer.sanitize, prompt)
+        return self._sanitizer.sanitize(prompt)
 
     @asynccontextmanager
     async def forward(
@@ -154,6 +157,11 @@ class HttpEngine:
     def _is_local(self) -> bool:
         """Whether Cappella started the server, and so knows how."""
         return self._address.socket is not None or self._address.started_here
+
+    @property
+    def socket_is_gone(self) -> bool:
+        """See `SingleServer.socket_is_gone`."""
+        return self._address.socket is not None and not os.path.lexists(self._address.socket)
 
     async def _require_compilable(self, prompt: Prompt) -> None:
         """Raises EngineRejected for a form of an answer that the server would refuse, where that is known before."""
@@ -230,13 +238,7 @@ class HttpEngine:
         self.in_flight += 1
         session = self._http
         try:
-            # aiohttp warns about raw bytes above a megabyte.
-            async with session.post(
-                self._address.url(path),
-                data=BytesIO(body),
-                headers={"Content-Type": "application/json"},
-                allow_redirects=False,
-            ) as response:
+            async with session.post(self._address.url(path), data=JsonBody(body), allow_redirects=False) as response:
                 # `close` may have come between the reply's head and this line: a read would raise RuntimeError.
                 if session.closed:
                     raise aiohttp.ClientConnectionError("the connection was closed")

@@ -15,7 +15,9 @@ _SAYS = (
     "adds|agrees?|argues?|claims?|covers?|describes?|disagrees?|explains?|gives?|lists?|mentions?|notes?|offers?|omits?|"
     "points out|recommends?|says?|states?|suggests?|uses?"
 )
-_CHOICE_LINE = re.compile(r"^\s*\(?[A-Z][).:]\s", re.MULTILINE)
+_CHOICE_LINE = re.compile(r"^[^\S\n]*+\(?[A-Z][).:]\s", re.MULTILINE)
+_CHOICE_CHARS = 20_000
+"""Of the end of a question, where choices stand."""
 
 
 def with_names(lettered: Any, labels: Mapping[str, str], conversation: Sequence[Message] = ()) -> Analysis:
@@ -23,7 +25,8 @@ def with_names(lettered: Any, labels: Mapping[str, str], conversation: Sequence[
 
     Texts on a question that offers lettered choices keep their letters, which are those of the choices.
     """
-    has_choices = bool(conversation) and len(_CHOICE_LINE.findall(prompts.text_of(conversation[-1]))) > 1
+    question = prompts.text_of(conversation[-1])[-_CHOICE_CHARS:] if conversation else ""
+    has_choices = len(_CHOICE_LINE.findall(question)) > 1
 
     def text(value: Any) -> str:
         if not isinstance(value, str):

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from cappella.background import background
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
-from cappella.engines.context_size import BYTES_PER_TOKEN
+from cappella.engines.context_size import BYTES_PER_TOKEN, prompt_work
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Ordering
@@ -15,6 +15,7 @@ from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Even
 from cappella.ensemble.reading import early_tokens
 from cappella.ensemble.run import Answer, Call
 from cappella.errors import EngineError
+from cappella.threads import off_loop_if_large
 from cappella.types import Message, Prompt, Sampling
 
 STEP_TOKENS = 128
@@ -41,6 +42,7 @@ class EarlyPrefill:
         self._prompt = prompt
         self._ordering = ordering
         self._settings = settings
+        self._work = prompt_work(prompt)
         self._is_last_round = False
         self._answers: dict[str, Answer] = {}
         self._failed: set[str] = set()
@@ -100,13 +102,14 @@ class EarlyPrefill:
 
     async def _run(self) -> None:
         while True:
+            # Before the look at it: what comes meanwhile is looked at next.
+            self._changed.clear()
             messages = self._messages()
-            text = "\n".join(prompts.text_of(message) for message in messages)
+            text = await off_loop_if_large(self._work, _text, messages)
             if self._is_worth_a_call(text):
                 self._sent, self._read = text, self._known
                 await self._send(messages, len(text))
             else:
-                self._changed.clear()
                 await self._changed.wait()
 
     def _is_worth_a_call(self, text: str) -> bool:
@@ -165,3 +168,7 @@ class EarlyPrefill:
         if self._share is None:
             return text
         return text.encode()[: self._share * BYTES_PER_TOKEN // 2].decode(errors="ignore")
+
+
+def _text(messages: Sequence[Message]) -> str:
+    return "\n".join(map(prompts.text_of, messages))

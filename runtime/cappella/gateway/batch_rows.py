@@ -171,7 +171,8 @@ async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
         sent.append(message)
 
     await response(request.scope, request.receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+    pieces = [message.get("body", b"") for message in sent]
+    return sent[0]["status"], await off_loop_if_large(sum(map(len, pieces)), b"".join, pieces)
 
 
 def _cut_by_the_runner() -> None:
@@ -193,7 +194,8 @@ async def _end(path: str, status: int, body: bytes) -> RowEnd:
     is_pooling = path in pooling.APIS
     work_chars = 0 if is_pooling else len(body)
     counts = await off_loop_if_large(work_chars, counts_of_reply, body, is_pooling)
-    return RowEnd(status, f"req_{secrets.token_hex(12)}", _on_one_line(body), _total_tokens(counts))
+    line = await off_loop_if_large(len(body), _on_one_line, body)
+    return RowEnd(status, f"req_{secrets.token_hex(12)}", line, _total_tokens(counts))
 
 
 def _on_one_line(body: bytes) -> bytes:

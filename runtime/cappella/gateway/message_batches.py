@@ -90,7 +90,7 @@ async def _results(asked: Access, batch: Batch) -> Response:
 async def _create(asked: Access, request: Request) -> Batch:
     """A batch of the requests in the body, which are written to its input file as they arrive."""
     server, settings = asked.state.config.server, asked.settings
-    requests = RequestList(server.max_body_bytes)
+    requests = RequestList(server.max_body_bytes, server.limits.values)
     async with asked.store.files.uploading(asked.key_id) as upload:
         rows = _Rows(settings.max_rows, server.limits)
 
@@ -162,7 +162,7 @@ def _line(value: Json) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
-        # Halves of characters, and integers of more than 64 bits: who reads them mends them.
+        # A config may allow more depth than orjson writes.
         return json.dumps(value).encode() + b"\n"
 
 

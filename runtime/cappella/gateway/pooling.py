@@ -96,13 +96,13 @@ class _WithoutDocuments(OwnForm):
             reply = b"".join([piece async for piece in data])
         if head["status_code"] >= 400:
             raise refusals.from_reply(head["status_code"], reply)
-        yield orjson.dumps(_without_documents(reply))
+        yield await off_loop_if_large(len(reply), _without_documents, reply)
 
 
-def _without_documents(reply: bytes) -> Json:
+def _without_documents(reply: bytes) -> bytes:
     try:
         body: Json = orjson.loads(reply)
         results = [{name: value for name, value in each.items() if name != "document"} for each in body["results"]]
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise EngineBroke("the engine returned no ranking") from error
-    return {**body, "results": results}
+    return orjson.dumps({**body, "results": results})

@@ -19,6 +19,8 @@ FORM_WORK = 25
 """A byte of a schema is as much work as so many of a text: its limits are measured, and its patterns."""
 VALUE_WORK = 200
 """And each value of an object or list: it is parsed, checked and copied for itself."""
+FORM_VALUE_WORK = 1600
+"""Each value where there is a schema, which is followed with all its references."""
 _FORMS = (b'"tools"', b'"response_format"', b'"structured_outputs"', b'"format"')
 
 
@@ -55,4 +57,6 @@ def _work(body: bytes) -> int:
         return 1
     # Commas within texts count as well; that costs a moment on a thread.
     values = sum(map(body.count, (b",", b"[", b"{")))
-    return max(FORM_WORK if any(name in body for name in _FORMS) else 1, 1 + VALUE_WORK * values // len(body))
+    has_forms = any(name in body for name in _FORMS)
+    value_work = FORM_VALUE_WORK if has_forms else VALUE_WORK
+    return max(FORM_WORK if has_forms else 1, 1 + value_work * values // len(body))

@@ -4,7 +4,7 @@ No label value comes from a client: names of ensembles, models and seats are fro
 """
 
 from collections import Counter as Counted
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -13,6 +13,10 @@ from cappella.ensemble.run import Call, Failure, Run
 from cappella.ensemble.timing import JUDGING
 from cappella.telemetry import snapshot
 from cappella.telemetry.snapshot import Snapshot
+from cappella.types import Usage
+
+Labels = tuple[str, str]
+"""Seat and role of a call."""
 
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 SHORT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
@@ -95,8 +99,8 @@ class Metrics:
         self._runs.labels(ensemble, status).inc()
         for failure in failures:
             self._failures.labels(_seat(failure.name), failure.reason).inc()
-        for call in calls:
-            self._count_tokens(call)
+        for labels, alike in _by_labels(calls).items():
+            self._count_tokens(labels, [call.usage for call in alike])
         if run is not None:
             self._observe(ensemble, run)
 
@@ -120,8 +124,8 @@ class Metrics:
         return generate_latest(self.registry) + await snapshot.render(now)
 
     def _observe(self, ensemble: str, run: Run) -> None:
-        for call in run.calls:
-            self._observe_call(call)
+        for labels, alike in _by_labels(run.calls).items():
+            self._observe_calls(labels, alike)
         # A judgement has no panel whose stages or agreement could be compared with those of runs.
         if run.judgement is None:
             self._observe_stages(ensemble, run)
@@ -151,25 +155,34 @@ class Metrics:
         if len(run.answers) > 1:
             self._agreement.labels(ensemble).observe(_agreement(run))
 
-    def _observe_call(self, call: Call) -> None:
-        labels = (call.seat, call.role)
-        self._calls.labels(*labels).observe(call.total_s)
-        if call.first_token_s is not None:
-            self._first_tokens.labels(*labels).observe(call.first_token_s)
-        if call.role in JUDGING:
-            self._steps.labels(*labels).observe(call.tokens_per_step)
+    def _observe_calls(self, labels: Labels, calls: Sequence[Call]) -> None:
+        totals, first_tokens = self._calls.labels(*labels), self._first_tokens.labels(*labels)
+        steps = self._steps.labels(*labels) if labels[1] in JUDGING else None
+        for call in calls:
+            totals.observe(call.total_s)
+            if call.first_token_s is not None:
+                first_tokens.observe(call.first_token_s)
+            if steps:
+                steps.observe(call.tokens_per_step)
 
-    def _count_tokens(self, call: Call) -> None:
-        labels = (call.seat, call.role)
-        self._tokens.labels(*labels, "prompt").inc(call.usage.prompt_tokens)
-        self._tokens.labels(*labels, "cached").inc(call.usage.cached_tokens)
-        self._tokens.labels(*labels, "completion").inc(call.usage.completion_tokens)
+    def _count_tokens(self, labels: Labels, usages: Sequence[Usage]) -> None:
+        self._tokens.labels(*labels, "prompt").inc(sum(usage.prompt_tokens for usage in usages))
+        self._tokens.labels(*labels, "cached").inc(sum(usage.cached_tokens for usage in usages))
+        self._tokens.labels(*labels, "completion").inc(sum(usage.completion_tokens for usage in usages))
 
     def _counter(self, name: str, help_text: str, labels: str) -> Counter:
         return Counter(f"cappella_{name}", help_text, labels.split(), registry=self.registry)
 
     def _histogram(self, name: str, help_text: str, labels: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(f"cappella_{name}", help_text, labels.split(), buckets=buckets, registry=self.registry)
+
+
+def _by_labels(calls: Sequence[Call]) -> Mapping[Labels, Sequence[Call]]:
+    """The calls by seat and role: a judgement may have hundreds, and to look up a metric takes longer than to count."""
+    found: dict[Labels, list[Call]] = {}
+    for call in calls:
+        found.setdefault((call.seat, call.role), []).append(call)
+    return found
 
 
 def _agreement(run: Run) -> float:

@@ -1,10 +1,12 @@
 """The list in a body `{"requests": [...]}` that is too large to be parsed at once: each entry as it arrives."""
 
 import codecs
-import json
 import re
 from typing import Any
 
+import orjson
+
+from cappella import lenient_json
 from cappella.errors import RequestError
 
 _BEGIN = re.compile(r'\s*\{\s*"requests"\s*:\s*\[')
@@ -13,18 +15,20 @@ _LAST = re.compile(r"\s*\]\s*\}")
 _SPACE = re.compile(r"\s*")
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_PART = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?P<closed>"?)|[{}\[\]]', re.DOTALL)
+_TEXTS_PER_VALUE = 2
+"""A name and its value."""
 
 
 class RequestList:
-    """Reads the list piece by piece. Raises RequestError if there is none, or an entry has more than `most` characters."""
+    """Reads the list piece by piece. Raises RequestError if there is none, or an entry has too many characters or values.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    An entry is parsed once it is whole and known to be small: nothing else runs meanwhile, on whatever thread.
+    """
+
+    def __init__(self, max_chars: int, max_values: int) -> None:
+        self._max_chars = max_chars
+        self._max_values = max_values
         self._bytes = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
         self._tried = 0
@@ -66,21 +70,40 @@ class RequestList:
             if at < len(self._text):
                 raise _broken("each request must be an object")
             return None
-        try:
-            value, end = _DECODER.raw_decode(self._text, at)
-        except RecursionError as error:
-            raise _broken("it is nested too deeply") from error
-        except ValueError:
-            # It may only be incomplete.
+        end = self._end_of_entry(at)
+        if end is None:
             return None
         self._require_small(end - at)
-        self._found.append(value)
+        try:
+            self._found.append(lenient_json.loads(self._text[at:end].encode())[0])
+        except orjson.JSONDecodeError as error:
+            raise _broken(f"a request is not JSON, {error}") from error
         self._stage = self._after
         return end
 
+    def _end_of_entry(self, at: int) -> int | None:
+        """Where the entry that begins there ends; None if it is incomplete."""
+        depth = objects = texts = 0
+        for part in _PART.finditer(self._text, at):
+            match self._text[part.start()]:
+                case "{" | "[":
+                    depth, objects = depth + 1, objects + 1
+                case "}" | "]":
+                    depth -= 1
+                    if not depth:
+                        return part.end()
+                case _:
+                    texts += 1
+                    if not part["closed"]:
+                        break
+            if objects > self._max_values or texts > _TEXTS_PER_VALUE * self._max_values:
+                message = f"A request has more than {self._max_values} values (server.limits.values)."
+                raise RequestError(message, "requests", "too_large")
+        return None
+
     def _require_small(self, chars: int) -> None:
-        if chars > self._most:
-            message = f"A request has more than {self._most} bytes (server.max_body_bytes)."
+        if chars > self._max_chars:
+            message = f"A request has more than {self._max_chars} bytes (server.max_body_bytes)."
             raise RequestError(message, "requests", "too_large")
 
     def _after(self, at: int) -> int | None:
