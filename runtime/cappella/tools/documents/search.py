@@ -11,6 +11,7 @@ from cappella.engines.base import Engine
 from cappella.errors import EngineError
 from cappella.tools.documents.index import Index, StoredPassage
 from cappella.tools.documents.ranking import fused
+from cappella.tools.documents.related import Related, related
 from cappella.tools.documents.vectors import MAX_VECTORS, Vectors, vectors_of
 from cappella.types import Prompt
 
@@ -25,9 +26,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Hits:
-    """The passages found, the best first; `notes` say what was left out of the search, and why."""
+    """The passages found, the best first, and others that are related to them; `notes` say what was left out, and why."""
 
     passages: Sequence[StoredPassage]
+    related: Sequence[Related] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -50,8 +52,8 @@ class Searcher:
         await self._on_thread(self._close)
         self._thread.shutdown()
 
-    async def search(self, question: str, limit: int) -> Hits:
-        """The best passages. Raises IndexUnusable and sqlite3.Error."""
+    async def search(self, question: str, limit: int, most_related: int = 0) -> Hits:
+        """The best passages, and besides so many at most that are related. Raises IndexUnusable and sqlite3.Error."""
         hits = Hits([])
         by_words, vector = await asyncio.gather(
             self._on_thread(lambda: self._opened.by_words(question, RANKED)), self._vector(question, hits.notes)
@@ -60,6 +62,9 @@ class Searcher:
         ranked = fused(by_words, by_meaning)[: RERANKED if self._reranker else limit]
         found = await self._on_thread(lambda: self._opened.passages(ranked))
         hits.passages = (await self._reranked(question, found, hits.notes))[:limit]
+        hits.related = await self._on_thread(
+            lambda: related(self._opened, self._languages, question, hits.passages, most_related)
+        )
         return hits
 
     async def passages_of(self, path: str) -> tuple[list[StoredPassage], str | None, bool]:
