@@ -58,12 +58,15 @@ def search(
         if documents.embedder or documents.reranker:
             print("Searched by words alone: the models of these documents run in `cappella serve`.", file=sys.stderr)
         hits = asyncio.run(_search(each, documents, query, limit))
+    notes = {each.passage.id: f"has {each.by}, as {hits.passages[each.to].path} does" for each in hits.related}
+    passages = [*hits.passages, *(each.passage for each in hits.related)]
     if as_json:
-        rows = [{**asdict(hit), "place": hit.place} for hit in hits.passages]
-        shown = ("path", "place", "title", "heading", "text")
+        rows = [{**asdict(hit), "place": hit.place, "related": notes.get(hit.id)} for hit in passages]
+        shown = ("path", "place", "title", "heading", "related", "text")
         print(json.dumps([{key: row[key] for key in shown} for row in rows], ensure_ascii=False, indent=2))
     elif hits.passages:
-        print("\n\n".join(f"{hit.path}, {hit.place}\n{hit.text}" for hit in hits.passages))
+        places = [", ".join(filter(None, (hit.path, hit.place, notes.get(hit.id)))) for hit in passages]
+        print("\n\n".join(f"{place}\n{hit.text}" for place, hit in zip(places, passages, strict=True)))
     else:
         print("Nothing found.", file=sys.stderr)
     if not hits.passages:
@@ -93,7 +96,7 @@ async def _search(name: str, documents: "Documents", query: str, limit: int) -> 
         raise ConfigError(f"documents.{name}", "has no index yet", "Run `cappella documents index` first")
     searcher = Searcher(path, documents.languages)
     try:
-        return await searcher.search(query, limit)
+        return await searcher.search(query, limit, documents.related)
     finally:
         await searcher.close()
 

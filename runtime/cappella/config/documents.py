@@ -25,7 +25,8 @@ def _known(language: str) -> str:
 class Documents(Frozen):
     """A folder of documents with its index, a file. `embedder` and `reranker` are models of the config.
 
-    A search gives at most `max_passages`: a small model reads few better than many.
+    A search gives at most `max_passages`: a small model reads few better than many. After these it gives at most `related` ones
+    of other documents that name what the best of them name.
     """
 
     folder: Path
@@ -34,3 +35,4 @@ class Documents(Frozen):
     reranker: Name | None = None
     index: Path | None = None
     max_passages: Annotated[int, Field(ge=1, le=10)] = 5
+    related: Annotated[int, Field(ge=0, le=5)] = 2

@@ -1,9 +1,12 @@
 """The passages behind the answers, as the judge reads them: each once, with its handle, and the letters of those who found or cite it."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cappella.ensemble import disagreement
 from cappella.ensemble.citation_text import citations_in
+from cappella.ensemble.disagreement import disagreements
 from cappella.ensemble.passages import passage_text
 from cappella.ensemble.prompts import CLOSE_MARK, RESULT_MARK
 from cappella.ensemble.run import Answer
@@ -68,16 +71,20 @@ def evidence(
     `labels` have the answers' names; a draft rests on what the answers rest on that it is `made_of`.
     """
     behind = {letter: {name, *made_of.get(name, ())} for letter, name in labels.items()}
+    shown = [each for each in found if _who(each, behind)]
     lines = [
-        passage_text(each.source, each.size_bytes if passage_bytes is None else passage_bytes, who)
-        for each in found
-        if (who := _who(each, behind))
+        passage_text(each.source, each.size_bytes if passage_bytes is None else passage_bytes, _who(each, behind))
+        for each in shown
     ]
     if not lines:
         return ()
-    handle = next(each.source.handle for each in found if _who(each, behind))
+    differing = disagreements([each.source for each in shown])
+    # Passages that are not shortened have room enough.
+    room = sys.maxsize if passage_bytes is None else sum(len(line.encode()) for line in lines)
+    lines += disagreement.lines(differing, room)
     fenced = RESULT_MARK.format(label="S", nonce=nonce) + "\n".join(lines) + CLOSE_MARK.format(label="S", nonce=nonce)
-    return (INTRODUCTION.format(handle=f"[{handle}]") + "\n\n" + fenced,)
+    introduction = INTRODUCTION.format(handle=f"[{shown[0].source.handle}]")
+    return ("\n\n".join([introduction, fenced, *disagreement.notes(differing)]),)
 
 
 def _who(each: Backing, behind: Mapping[str, set[str]]) -> str:

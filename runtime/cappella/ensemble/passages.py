@@ -9,10 +9,10 @@ MIDDLE = "\n[here {count} characters are left out: the text was too long]\n"
 _HANDLE = re.compile(r"\[(?=\s*S\s*\d)", re.IGNORECASE)
 
 
-def passage_text(source: Source, room_bytes: int, found_by: str = "") -> str:
-    """A passage with its handle and place, and who found it."""
+def passage_text(source: Source, room_bytes: int, note: str = "") -> str:
+    """A passage with its handle and place, and a note on how it was found."""
     passage = source.passage
-    place = ", ".join(part for part in (f"{passage.documents}/{passage.path}", passage.place, found_by) if part)
+    place = ", ".join(part for part in (f"{passage.documents}/{passage.path}", passage.place, note) if part)
     title = f" ({plain(passage.title)})" if passage.title else ""
     return f"[{source.handle}] {plain(place)}{title}: {shortened(plain(passage.text), room_bytes)}"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from cappella.engines.base import Engine
 from cappella.engines.context_size import estimate_tokens
 from cappella.ensemble.call import EngineCall
+from cappella.ensemble.disagreement import disagreements
 from cappella.ensemble.run import Answer
 from cappella.ensemble.shares import MAX_COUNTS, SAFETY, Counter, counted
 from cappella.ensemble.sources import Source
@@ -212,8 +213,10 @@ class ToolLoop:
     def _grow(self) -> None:
         assert self._last
         before, said, found = self._last
-        self._last_fenced = fenced_results(found, self._tools.nonce, self._room_tokens)
-        texts = result_texts(self._last_fenced, found, self._tools.nonce, not self.may_call)
+        new = [source for each in found for source in each.sources]
+        differing = disagreements(new, self._sources)
+        self._last_fenced = fenced_results(found, self._tools.nonce, self._room_tokens, differing)
+        texts = result_texts(self._last_fenced, found, self._tools.nonce, not self.may_call, differing)
         calls = [replace(call, id=call.id or f"call_{call.index}") for call in said.tool_calls]
         results: list[Message] = [
             {"role": "tool", "tool_call_id": call.id, "content": text} for call, text in zip(calls, texts, strict=True)

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from cappella.config.seat_tools import SeatTools
 from cappella.ensemble import call_counter
@@ -143,7 +143,8 @@ def _give_up(task: "asyncio.Task[ToolResult]") -> None:
 def _cleaned(result: ToolResult) -> ToolResult:
     """Without halves of characters, which no request can hold."""
     passages = [Passage(*(_whole(getattr(each, part.name)) for part in fields(Passage))) for each in result.passages]
-    return ToolResult(_whole(result.text), result.is_error, passages)
+    relations = [replace(each, by=_whole(each.by)) for each in result.relations]
+    return ToolResult(_whole(result.text), result.is_error, passages, relations)
 
 
 def _whole(text: str) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from cappella.engines.context_size import BYTES_PER_TOKEN
+from cappella.ensemble import disagreement
+from cappella.ensemble.disagreement import Disagreement, disagreements
 from cappella.ensemble.fair_share import fair_share
 from cappella.ensemble.passages import passage_text, plain, shortened
 from cappella.ensemble.prompts import CLOSE_MARK, RESULT_MARK
@@ -18,43 +20,63 @@ ANSWER_FROM = (
     " following from it."
 )
 CITE = "Where you use one of these passages, cite it by its handle, as {handle}."
+RELATED = "has {by}, as {handle} does"
 NO_MORE = "You can make no more calls: answer now, with what you have found."
 NOTHING = "(it gave nothing)"
 
 
-def fenced_results(found: Sequence[Found], nonce: str, room_tokens: int) -> list[str]:
-    """Each result between its marks. They share the room."""
-    rooms = _rooms([_size(each) for each in found], room_tokens * BYTES_PER_TOKEN)
-    return [_fenced(each, label, nonce, room) for each, label, room in zip(found, _labels(found), rooms, strict=True)]
+def fenced_results(
+    found: Sequence[Found], nonce: str, room_tokens: int, differing: Sequence[Disagreement] = ()
+) -> list[str]:
+    """Each result between its marks, and in the last what is `differing` in the passages. They share the room."""
+    room = room_tokens * BYTES_PER_TOKEN
+    last = disagreement.lines(differing, room)
+    rooms = _rooms([_size(each) for each in found], room - len("\n".join(last).encode()))
+    ends = [[]] * (len(found) - 1) + [last]
+    return [
+        _fenced(each, label, nonce, room, end)
+        for each, label, room, end in zip(found, _labels(found), rooms, ends, strict=True)
+    ]
 
 
-def result_texts(fenced: Sequence[str], found: Sequence[Found], nonce: str, is_last: bool) -> list[str]:
+def result_texts(
+    fenced: Sequence[str], found: Sequence[Found], nonce: str, is_last: bool, differing: Sequence[Disagreement] = ()
+) -> list[str]:
     """The texts of messages with these results; after the last ones no more can be asked."""
     introduction = INTRODUCTION.format(nonce=nonce)
     texts = ["\n\n".join([introduction, text, *_cite(each.sources)]) for text, each in zip(fenced, found, strict=True)]
-    return [*texts[:-1], f"{texts[-1]}\n\n{NO_MORE}"] if is_last else texts
+    end = [*disagreement.notes(differing), *([NO_MORE] if is_last else [])]
+    return [*texts[:-1], "\n\n".join([*texts[-1:], *end])] if texts else []
 
 
 def before_question(fenced: Sequence[str], sources: Sequence[Source], nonce: str) -> str:
     """All results of an answer as the beginning of the message with the question; nothing without any."""
     if not fenced:
         return ""
-    return "\n\n".join([*dict.fromkeys(fenced), " ".join([ANSWER_FROM.format(nonce=nonce), *_cite(sources)]), ""])
+    told = [ANSWER_FROM.format(nonce=nonce), *_cite(sources), *disagreement.notes(disagreements(sources))]
+    return "\n\n".join([*dict.fromkeys(fenced), " ".join(told), ""])
 
 
 def _cite(sources: Sequence[Source]) -> list[str]:
     return [CITE.format(handle=f"[{sources[0].handle}]")] if sources else []
 
 
-def _fenced(found: Found, label: str, nonce: str, room_bytes: int) -> str:
+def _fenced(found: Found, label: str, nonce: str, room_bytes: int, end: Sequence[str]) -> str:
     parts = [] if found.sources and not found.result.text.strip() else [plain(found.result.text) or NOTHING]
     rooms = _rooms([len(part.encode()) for part in parts] + [_bytes(each) for each in found.sources], room_bytes)
     texts = [shortened(part, room) for part, room in zip(parts, rooms, strict=False)]
-    texts += [passage_text(source, room) for source, room in zip(found.sources, rooms[len(parts) :], strict=True)]
+    notes = {
+        each.passage: RELATED.format(by=each.by, handle=found.sources[each.to].handle)
+        for each in found.result.relations
+    }
+    texts += [
+        passage_text(source, room, notes.get(number, ""))
+        for number, (source, room) in enumerate(zip(found.sources, rooms[len(parts) :], strict=True))
+    ]
     if found.result.is_error:
         texts[0] = f"Error: {texts[0]}"
     mark = {"label": label, "nonce": nonce}
-    return RESULT_MARK.format(**mark) + "\n".join(texts) + CLOSE_MARK.format(**mark)
+    return RESULT_MARK.format(**mark) + "\n".join([*texts, *end]) + CLOSE_MARK.format(**mark)
 
 
 def _labels(found: Sequence[Found]) -> str:

@@ -30,12 +30,22 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Relation:
+    """The passage of index `passage` in a result was found because it names `by`, as that of index `to` does."""
+
+    passage: int
+    to: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a call gave: text, an error that the model is told, or passages, which a model may cite."""
+    """What a call gave: text, an error that the model is told, or passages, which a model may cite, and how they are related."""
 
     text: str = ""
     is_error: bool = False
     passages: Sequence[Passage] = ()
+    relations: Sequence[Relation] = ()
 
 
 class ToolServer(Protocol):

@@ -27,7 +27,7 @@ def tools(server: str, most: int) -> Sequence[Tool]:
         "description": "Where in the file: a page, lines, rows or paragraphs, as search gives it; by default the beginning.",
     }
     return (
-        Tool(server, "search", f"Search the documents of {server} and get passages with their places.", _object(["query"], query=query, limit=limit)),
+        Tool(server, "search", f"Search the documents of {server} and get passages with their places, then some that name what these name.", _object(["query"], query=query, limit=limit)),
         Tool(server, "read", f"Read a file of {server} around a place.", _object(["path"], path=path, place=place)),
     )  # fmt: skip
 

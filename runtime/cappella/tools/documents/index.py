@@ -213,6 +213,11 @@ class Index:
         found = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, 2.0, 1.0) LIMIT ?"
         return [row[0] for row in self._db.execute(found, (query, limit))]
 
+    def scores(self, query: str, limit: int) -> dict[int, float]:
+        """Passages that a query of the full-text index finds, with their scores (BM25): the best have the highest."""
+        found = "SELECT rowid, -bm25(words, 2.0, 1.0) FROM words WHERE words MATCH ? LIMIT ?"
+        return dict(self._db.execute(found, (query, limit))) if self._has_words else {}
+
     def passages(self, ids: Sequence[int]) -> list[StoredPassage]:
         """These passages in their order; those that are gone meanwhile are left out."""
         marks = ",".join("?" * len(ids))

@@ -10,7 +10,7 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
 from cappella.config import Documents
-from cappella.tools.base import ToolResult
+from cappella.tools.base import Relation, ToolResult
 from cappella.tools.documents.arguments import DEFAULT_LIMIT, MAX_LIMIT
 from cappella.tools.documents.server import DocumentServer, open_documents
 from cappella.types import Json
@@ -64,10 +64,18 @@ async def _called(documents: DocumentServer, tool: str, arguments: Json) -> Call
     if result.is_error:
         raise ToolError(result.text)
     passages = [{"path": p.path, "place": p.place, "title": p.title, "text": p.text} for p in result.passages]
+    for each in result.relations:
+        passages[each.passage]["related"] = _related(result, each)
     return CallToolResult(
         content=[TextContent(type="text", text=_text(result))], structured_content={"passages": passages}
     )
 
 
+def _related(result: ToolResult, relation: Relation) -> str:
+    return f"has {relation.by}, as {result.passages[relation.to].path} does"
+
+
 def _text(result: ToolResult) -> str:
-    return "\n\n".join([*(f"{p.path}, {p.place}\n{p.text}" for p in result.passages), *filter(None, [result.text])])
+    notes = {each.passage: f" ({_related(result, each)})" for each in result.relations}
+    passages = [f"{p.path}, {p.place}{notes.get(number, '')}\n{p.text}" for number, p in enumerate(result.passages)]
+    return "\n\n".join([*passages, *filter(None, [result.text])])

@@ -12,6 +12,7 @@ from cappella.errors import EngineError
 from cappella.tools.documents.index import Index
 from cappella.tools.documents.index_rows import StoredPassage
 from cappella.tools.documents.ranking import fused
+from cappella.tools.documents.related import Related, related
 from cappella.tools.documents.vectors import MAX_VECTORS, Vectors, vectors_of
 from cappella.types import Prompt
 
@@ -26,9 +27,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Hits:
-    """The passages found, the best first; `notes` say what was left out of the search, and why."""
+    """The passages found, the best first, and others that are related to them; `notes` say what was left out, and why."""
 
     passages: Sequence[StoredPassage]
+    related: Sequence[Related] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -51,8 +53,8 @@ class Searcher:
         await self._on_thread(self._close)
         self._thread.shutdown()
 
-    async def search(self, question: str, limit: int) -> Hits:
-        """The best passages. Raises IndexUnusable and sqlite3.Error."""
+    async def search(self, question: str, limit: int, most_related: int = 0) -> Hits:
+        """The best passages, and besides so many at most that are related. Raises IndexUnusable and sqlite3.Error."""
         hits = Hits([])
         by_words, vector = await asyncio.gather(
             self._on_thread(lambda: self._opened.by_words(question, RANKED)), self._vector(question, hits.notes)
@@ -61,6 +63,9 @@ class Searcher:
         ranked = fused(by_words, by_meaning)[: RERANKED if self._reranker else limit]
         found = await self._on_thread(lambda: self._opened.passages(ranked))
         hits.passages = (await self._reranked(question, found, hits.notes))[:limit]
+        hits.related = await self._on_thread(
+            lambda: related(self._opened, self._languages, question, hits.passages, most_related)
+        )
         return hits
 
     async def passages_of(self, path: str) -> tuple[list[StoredPassage], str | None, bool]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from cappella.config import Documents
 from cappella.config.paths import state_dir
 from cappella.engines.base import Engine
-from cappella.tools.base import STOPPED, Offer, Passage, Tool, ToolResult
+from cappella.tools.base import STOPPED, Offer, Passage, Relation, Tool, ToolResult
 from cappella.tools.documents import arguments, terms
 from cappella.tools.documents.arguments import BadArguments
 from cappella.tools.documents.damage import is_damage
@@ -116,11 +116,12 @@ class DocumentServer(Offer):
 
     async def _search(self, given: Json) -> ToolResult:
         query, limit = arguments.of_search(given, self._config.max_passages)
-        hits = await self._searcher.search(query, limit)
+        hits = await self._searcher.search(query, limit, self._config.related)
         said = "" if hits.passages else "Nothing found: no document has these words. Try others."
-        return ToolResult(
-            " ".join([*filter(None, [said]), *(f"({note})" for note in hits.notes)]), False, self._told(hits.passages)
-        )
+        text = " ".join([*filter(None, [said]), *(f"({note})" for note in hits.notes)])
+        relations = [Relation(at, each.to, each.by) for at, each in enumerate(hits.related, start=len(hits.passages))]
+        passages = [*hits.passages, *(each.passage for each in hits.related)]
+        return ToolResult(text, False, self._told(passages), relations)
 
     async def _read(self, given: Json) -> ToolResult:
         path, place = arguments.of_read(given)

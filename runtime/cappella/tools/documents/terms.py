@@ -6,6 +6,7 @@ without its ending. Scripts without spaces are indexed by character, and found b
 
 import re
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 MAX_QUESTION_WORDS = 32
 """More say little, and each costs a look-up."""
@@ -37,9 +38,14 @@ def indexed(text: str) -> str:
 def query_of(question: str, languages: Sequence[str]) -> str:
     """The query for a question: passages with any of its words, of which the rarer count for more. Empty if it has none."""
     words = list(dict.fromkeys(_words(question)))
-    stop = {word for language in languages for word in _STOP_WORDS.get(language, "").split()}
+    stop = stop_words(languages)
     telling = [word for word in words if word not in stop] or words
     return " OR ".join(part for word in telling[:MAX_QUESTION_WORDS] for part in _parts(word, languages))
+
+
+def stop_words(languages: Sequence[str]) -> AbstractSet[str]:
+    """The words of these languages that say nothing of what a text is about."""
+    return {word for language in languages for word in _STOP_WORDS.get(language, "").split()}
 
 
 def _words(question: str) -> Iterator[str]:
