@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cappella.tools.documents import terms
-from cappella.tools.documents.index import Index, StoredPassage
+from cappella.tools.documents.index import Index
+from cappella.tools.documents.index_rows import StoredPassage
 
 MAX_LINKING_HITS = 3
 """Of so many of the best hits, names are looked up. What the second's lead to counts for half, the third's for a third."""
@@ -125,7 +126,7 @@ def names_in(text: str, stop_words: Collection[str]) -> Iterator[Sequence[str]]:
         if any(map(str.isdigit, word)):
             if any(map(str.isalpha, word)) or sum(map(str.isdigit, word)) >= MIN_DIGITS:
                 yield parts
-        elif word[0].isupper() and not stop_words.issuperset(parts):
+        elif word[0].isupper() and not all(part in stop_words for part in parts):
             at_start = at_start if run else is_first
             run += parts
             continue
