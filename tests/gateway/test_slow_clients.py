@@ -17,7 +17,7 @@ from starlette.types import Message
 from cappella.auth.keys import KeyStore
 from cappella.config import Audit
 from cappella.gateway import http_protocol
-from cappella.gateway.request import Stream
+from cappella.gateway.request import Stream, patient
 from cappella.telemetry import records
 from cappella.telemetry.observer import RequestObserver
 from cappella.telemetry.records import RequestRecord
@@ -125,6 +125,40 @@ async def test_a_reader_that_is_always_a_little_late_is_dropped(caplog: pytest.L
     assert sent > 2
     assert records.current().error == "ClientTooSlow"
     assert "less than 16 KiB a second" in caplog.text
+
+
+async def test_only_a_piece_that_has_to_wait_is_timed_and_one_that_takes_too_long_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records.begin(RequestRecord("POST", "/x"))
+    sent: list[Message] = []
+    timed: list[float] = []
+    timeout = asyncio.timeout
+
+    def timeout_of_the_last(delay_s: float) -> asyncio.Timeout:
+        timed.append(delay_s)
+        return timeout(0.0 if len(sent) == 3 else None)
+
+    monkeypatch.setattr(asyncio, "timeout", timeout_of_the_last)
+    ends: list[str] = []
+
+    async def send(message: Message) -> None:
+        if len(sent) == 3:
+            try:
+                await _never()
+            except asyncio.CancelledError:
+                ends.append("cancelled")
+                raise
+        if len(sent) == 2:
+            await asyncio.sleep(0)
+        sent.append(message)
+
+    patiently = patient({"type": "http", "path": "/x"}, send, 60.0)
+    for number in range(4):
+        await patiently({"type": "http.response.body", "body": b"x" * 1000, "number": number})
+    assert [message["number"] for message in sent] == [0, 1, 2]
+    assert (ends, len(timed)) == (["cancelled"], 2)
+    assert records.current().error == "ClientTooSlow"
 
 
 async def test_a_reply_that_nobody_begins_to_read_ends_its_source() -> None:
