@@ -59,6 +59,7 @@ async def test_the_page_needs_no_key_and_says_what_it_may_do(url: str) -> None:
     [
         ("/", "text/html"),
         ("/assets/app.js", "text/javascript"),
+        ("/page.js", "text/javascript"),
         ("/assets/base.css", "text/css"),
         ("/assets/vendor/LICENSE.txt", "text/plain"),
     ],

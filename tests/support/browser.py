@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -43,6 +43,7 @@ BROKEN_WORDS = """(selector) => [...document.querySelectorAll(selector)].flatMap
 WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
 VIOLATIONS = "axe.run({ resultTypes: ['violations'] }).then((found) => found.violations)"
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 STATUS = re.compile(r"the server responded with a status of (\d+)")
 
 
@@ -119,6 +120,14 @@ class PageVisit:
         return [
             f"{each['id']}: {node['html'][:200]} {node['failureSummary']}" for each in found for node in each["nodes"]
         ]
+
+    async def violations_light_and_dark(self) -> list[str]:
+        """Accessibility violations of the current view in each colour scheme."""
+        found: list[str] = []
+        for scheme in SCHEMES:
+            await self.page.emulate_media(color_scheme=scheme)
+            found += [f"{scheme}: {each}" for each in await self.accessibility_violations()]
+        return found
 
     def _requests(self, url: str) -> None:
         self.requested.append(url)

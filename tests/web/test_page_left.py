@@ -148,6 +148,9 @@ async def tab_without(record: PageVisit, program: str, address: str) -> AsyncIte
         await route.continue_()
 
     tab = await record.context.new_page()
+    # The page's one script loads its views at once; as modules they take their time.
+    as_modules = {"content_type": "text/javascript", "body": 'import "/assets/main.js";'}
+    await tab.route("**/page.js", lambda route: route.fulfill(**as_modules))
     await tab.route(f"**/{program}", hold)
     await tab.goto(f"{record.url}/{address}", wait_until="commit")
     await asked_for.wait()

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cappella.gateway import page_script
 from cappella.gateway.plain_routes import PlainRoutes
 
 WEB = Path(__file__).with_name("web")
@@ -36,20 +37,23 @@ def create_router(web: Path = WEB) -> PlainRoutes:
         if file.suffix in MEDIA_TYPES:
             name = file.relative_to(web).as_posix()
             path = "/" if name == "index.html" else f"/{name}"
-            router.add(path, _endpoint(file), methods=["GET", "HEAD"], in_document=False)
+            router.add(path, _endpoint(file.read_bytes, file.suffix), methods=["GET", "HEAD"], in_document=False)
+    # Made once: it takes longer than to read a file.
+    script = _endpoint(cache(partial(page_script.joined, web / "assets")), ".js")
+    router.add("/page.js", script, methods=["GET", "HEAD"], in_document=False)
     return router
 
 
-def _endpoint(file: Path) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(read: Callable[[], bytes], suffix: str) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
         # The files are small and in the page cache: a thread would take longer.
-        content = file.read_bytes()
+        content = read()
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
         # Browsers replace their cached headers by those of a 304: it needs all of them.
         headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
         if _client_has(request, tag):
             return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=MEDIA_TYPES[file.suffix])
+        return Response(content, headers=headers, media_type=MEDIA_TYPES[suffix])
 
     return serve
 
