@@ -22,6 +22,7 @@ from cappella.gateway.receive import received
 from cappella.gateway.request import patient
 from cappella.gateway.state import GatewayState
 from cappella.threads import off_loop_if_large
+from cappella.tools.mcp.sdk_log import leave_out_texts
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -99,6 +100,7 @@ class McpEndpoint:
         from cappella.gateway.mcp.tools import server_of
 
         server = server_of(lambda context: self._asked_by(context.request_context.request))
+        leave_out_texts()
         # Host, Origin and the size of the body are checked by the gateway, for all endpoints alike.
         open_ = TransportSecuritySettings(enable_dns_rebinding_protection=False)
         server.streamable_http_app(stateless_http=True, transport_security=open_, max_request_body_size=sys.maxsize)

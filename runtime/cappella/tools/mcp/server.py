@@ -14,6 +14,7 @@ from cappella.config import CommandTool, UrlTool
 from cappella.errors import ToolCallFailed, ToolServerLost
 from cappella.tools.base import STOPPED, Details, Offer, Tool, ToolResult
 from cappella.tools.mcp import listing, process, replies
+from cappella.tools.mcp.sdk_log import leave_out_texts
 from cappella.types import Json
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class McpServer(Offer):
 
     async def start(self) -> None:
         """See `RunningToolServer`."""
+        leave_out_texts()
         self._supervision = asyncio.create_task(self._supervise())
 
     async def stop(self) -> None:
