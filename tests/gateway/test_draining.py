@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cappella.errors import ShuttingDown
+from cappella.errors import ReloadFailed, ShuttingDown
 from cappella.gateway.drain import InFlight
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
@@ -52,6 +52,13 @@ async def test_a_drain_lets_requests_in_flight_finish_and_refuses_new_ones(
     assert (status, json.loads(text)["error"]["code"]) == (503, "shutting_down")
     assert (await under_way)[0] == 200
     assert await draining == 0
+
+
+async def test_no_reload_begins_once_the_server_stops(fake_engines: FakeEngines, gateway: str) -> None:
+    """It would start engines beside those that end."""
+    assert await fake_engines.reloader.drain(0) == 0
+    with pytest.raises(ReloadFailed, match="The server is stopping"):
+        await fake_engines.reloader.reload()
 
 
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])

@@ -15,6 +15,7 @@ from cappella.ensemble.judgement_parts import Parts
 from cappella.ensemble.living_judge import is_up, with_living_judge
 from cappella.ensemble.messages import for_judge
 from cappella.ensemble.pipeline import LOADING_RETRY_AFTER_S, new_run_id
+from cappella.ensemble.prompts import answer_text
 from cappella.ensemble.run import Answer, Call, FailedJudge, Run, Verdict
 from cappella.ensemble.timing import timings
 from cappella.errors import EngineBroke, EngineNotReady, ModelNotReady
@@ -44,6 +45,8 @@ class Judging:
         with each_text_once(), own_notes.known(settings.own_texts):
             given = await given_answers.read(settings.answers, None)
             answers = [each for each in given if isinstance(each, Answer)]
+            # Known from here on: the first call reads all of them.
+            await off_loop_if_large(sum(len(each.content) for each in answers), lambda: list(map(answer_text, answers)))
             while True:
                 engine, left_s = engines[settings.judge], settings.deadline_s - (time.monotonic() - began_at)
                 parts = await self._parts(engine, prompt, settings, answers, max(0.0, left_s))

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -22,20 +22,32 @@ MAX_SENTENCES = 32
 _ENDS = re.compile(r"[.!?:;\n\u3002\uff01\uff1f\uff1a\uff1b]+|\{\w+\}")
 
 _notes: ContextVar[tuple[Head, ...]] = ContextVar("own_notes", default=())
+_kept: ContextVar[dict[str, str] | None] = ContextVar("answers_broken_up", default=None)
 
 
 @contextmanager
 def known(texts: Iterable[str]) -> Iterator[None]:
     """Within this context, such as one run, the sentences of these texts are notes."""
-    token = _notes.set(notes_of(tuple(dict.fromkeys(texts))))
+    notes, kept = _notes.set(notes_of(tuple(dict.fromkeys(texts)))), _kept.set({})
     try:
         yield
     finally:
-        _notes.reset(token)
+        _kept.reset(kept)
+        _notes.reset(notes)
 
 
 def current() -> tuple[Head, ...]:
     return _notes.get()
+
+
+def once(text: str, break_up: Callable[[str], str]) -> str:
+    """The text broken up: of an answer once in a run, however often it is read."""
+    kept = _kept.get()
+    if kept is None:
+        return break_up(text)
+    if text not in kept:
+        kept[text] = break_up(text)
+    return kept[text]
 
 
 @lru_cache(maxsize=64)

@@ -127,7 +127,7 @@ def answer_text(answer: Answer, show_reasoning: bool = False, part: Shortened | 
     calls = [
         CALL_LINE.format(name=broken_up(call.name), arguments=broken_up(call.arguments)) for call in answer.tool_calls
     ]
-    text = "\n".join([*reasoning, *([broken_up(answer.content)] if answer.content else []), *calls])
+    text = "\n".join([*reasoning, *([own_notes.once(answer.content, broken_up)] if answer.content else []), *calls])
     if part is None:
         return text
     return text[: part.head] + MIDDLE_LINE.format(tokens=part.of - part.tokens) + text[len(text) - part.tail :]

@@ -41,7 +41,7 @@ class Reloader:
         self._actions = actions
         self._draining: set[InFlight] = set()
         self._lock = asyncio.Lock()
-        self._is_starting = False
+        self._is_starting = self._is_stopping = False
         self._retirements: set[asyncio.Task[None]] = set()
         self._removal: asyncio.Task[None] | None = None
 
@@ -61,6 +61,8 @@ class Reloader:
             return reloaded
 
     async def _reload(self) -> Reloaded:
+        if self._is_stopping:
+            raise ReloadFailed("The server is stopping.")
         if self._lock.locked() or (self._removal and not self._removal.done()):
             raise ReloadFailed(
                 "Another reload is in progress, or engines that it removes are still finishing their runs."
@@ -91,7 +93,8 @@ class Reloader:
         return sum(each.count for each in {self.state.in_flight, *self._draining})
 
     async def drain(self, within_s: float) -> int:
-        """Admit no more, and wait for runs and calls in flight; returns how many were cancelled after `within_s`."""
+        """Admit no more, nor a reload, and wait for runs and calls in flight; returns how many were cancelled after `within_s`."""
+        self._is_stopping = True
         all_in_flight = {self.state.in_flight, *self._draining}
         return sum(await asyncio.gather(*(each.drain(within_s) for each in all_in_flight)))
 
