@@ -1,5 +1,6 @@
 """Rows of a batch whose members call tools."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from cappella.config.options import Seat
 from cappella.config.seat_tools import SeatTools
 from cappella.ensemble.run import Run
 from cappella.types import Prompt, Sampling
-from support.fake_engines import FakeEngines
+from support.fake_engines import FakeEngines, eventually
 from support.scripted_engine import Json, Script
 from support.small_tools import SmallTools, adding
 
@@ -23,7 +24,7 @@ def script(body: Json) -> Script:
 
 
 async def row(
-    fake_engines: FakeEngines, stored: Mapping[bytes, bytes], box: SmallTools
+    fake_engines: FakeEngines, stored: Mapping[bytes, bytes], box: SmallTools, of_batch: Meter | None = None
 ) -> tuple[Run, dict[bytes, bytes]]:
     """The run of one row, and the calls that were stored."""
     kept: dict[bytes, bytes] = {}
@@ -33,7 +34,7 @@ async def row(
 
     engines: dict[str, Any] = dict(fake_engines.engines)
     phases = Phases({name: Host(engine, lambda: 4) for name, engine in engines.items()}, 1.0)
-    with Meter().row(dict.fromkeys(engines)) as meter:
+    with (of_batch or Meter()).row(dict.fromkeys(engines)) as meter:
         calls = RowCalls(phases, 1, stored, keep, meter)
         recorded = {name: RecordedEngine(name, name, engine, calls) for name, engine in engines.items()}
         panel = tuple(Seat(name, name, Sampling(temperature=0.7), tools=SeatTools(("box",))) for name in ("ann", "bob"))
@@ -52,3 +53,14 @@ async def test_a_row_that_is_made_again_asks_no_engine_again_and_its_tools_anew(
     assert {name: len(server.bodies) for name, server in fake_engines.servers.items()} == asked
     assert (same.content, new) == (run.content, {})
     assert first.asked == again.asked == [("add", {"q": "2+3"})]
+
+
+async def test_a_batch_tells_which_tools_its_rows_wait_for(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", script)
+    box, meter = adding(), Meter()
+    box.problem = "it is starting"
+    answering = asyncio.create_task(row(fake_engines, {}, box, meter))
+    assert await eventually(lambda: "box" in (meter.starting or ""))
+    box.problem = None
+    await answering
+    assert meter.starting is None

@@ -173,3 +173,14 @@ async def test_the_judge_reads_what_an_answer_cites_though_another_round_found_i
     found = passages_in(fake_engines.judge_prompt())
     who = f"found by {letters['ann']}" if again == "again" else f"cited by {letters['bob']}"
     assert found == f"[S1] handbook/leave.md, lines 10-14, {who}: {LEAVE.text}"
+
+
+async def test_passages_that_are_short_anyway_cost_no_retry_of_their_own(fake_engines: FakeEngines) -> None:
+    judge_reads(fake_engines, refuses=lambda body: last_message(body).count("Word.") > 500)
+    fake_engines.servers["judge"].tokens_of = lambda body: len(json.dumps(body["messages"])) // 2
+    fake_engines.let("bob", Script((ANSWER * 4,)))
+    panel = (finding(fake_engines, "ann", LEAVE, answer=ANSWER * 4), seat("bob"))
+    run = await fake_engines.run(panel=panel, analysis="off", early_prefill=False)
+    assert (run.content, run.status) == ("The answer", "ok")
+    prompts = [fake_engines.judge_prompt(call) for call in range(len(fake_engines.servers["judge"].bodies))]
+    assert len({passages_in(prompt) for prompt in prompts}) == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 from cappella.config.options import Seat
 from cappella.config.seat_tools import SeatTools
-from cappella.tools.base import ToolResult
+from cappella.tools.base import Passage, ToolResult
 from cappella.types import Sampling
 from support.fake_engines import FakeEngines
 from support.scripted_engine import Json, Script
@@ -162,3 +162,13 @@ async def test_results_that_turn_out_too_large_are_not_in_the_plain_form_either(
     assert len(box.asked) == 1
     assert "[result A" not in str(asked[-1])
     assert done.answers[0].content == "I do not know."
+
+
+async def test_who_could_not_read_a_passage_is_not_told_to_have_found_it(fake_engines: FakeEngines) -> None:
+    found = Passage("box", "a.md", "line 1", "Words. " * 50)
+    fake_engines.tool_servers["box"] = SmallTools(functions={"add": lambda _: ToolResult(passages=[found])})
+    asked = insatiable(fake_engines)
+    fake_engines.servers["ann"].tokens_of = lambda body: 9000 if results(body) else 100
+    done = await run(fake_engines, 4000)
+    assert [results(body) for body in asked] == [[], []]
+    assert [source.found_by for source in done.sources.found] == [[]]

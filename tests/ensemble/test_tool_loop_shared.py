@@ -269,3 +269,16 @@ def test_calls_of_the_seats_own_tools_are_no_answer_however_its_turn_ends(has_to
     call = EngineCall("panel", "ann")
     call.completions[0].add(Chunk(tool_calls=[ToolCall(0, "c", "add", "{}")], finish_reason="tool_calls"))
     assert Turns("ann", call, call.completions[0], has_tools).is_open is has_tools
+
+
+async def test_a_short_result_stays_whole_in_the_least_room_whatever_the_notes_around_it_take(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers["box"] = SmallTools(functions={"add": lambda _: ToolResult("word " * 40)})
+    looks_up(fake_engines, "ann")
+    server = fake_engines.servers["ann"]
+    server.tokens_of = lambda body: sum(len(str(message["content"])) for message in body["messages"]) // 4
+    server.engine.capabilities = replace(server.engine.capabilities, context_tokens=200)
+    await fake_engines.run(panel=(seat("ann", "box"), seat("bob")))
+    (text,) = results(server.bodies[-1])
+    assert "word " * 39 in text

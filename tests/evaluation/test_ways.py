@@ -63,3 +63,9 @@ def test_a_strategy_asks_seats_with_tools_anew_since_their_stored_answers_used_n
 def test_no_seat_is_left_out_where_one_has_tools(tmp_path: Path) -> None:
     runs, _ = ways.read("select", ensemble_of(tmp_path, WITH_TOOLS), leave_out=True)
     assert [run.name for run in runs] == ["select"]
+
+
+def test_it_is_said_why_nobody_is_left_out(tmp_path: Path) -> None:
+    assert "tools" in str(ways.why_all_stay(ensemble_of(tmp_path, WITH_TOOLS)))
+    assert "two members" in str(ways.why_all_stay(ensemble_of(tmp_path, PLAIN)))
+    assert ways.why_all_stay(ensemble_of(tmp_path, "[{model: ann}, {model: bob}, {model: bob}]")) is None

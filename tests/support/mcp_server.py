@@ -132,6 +132,9 @@ def result_of(method: str, params: dict[str, Any], way: str) -> dict[str, Any]:
             }
         case "tools/list":
             page = {"tools": [tool("long", description="x" * 1_000_000)], "nextCursor": "more"}
+            if way == "endless":
+                at = int(params.get("cursor") or 0)
+                return {"tools": [tool(f"t{at}")], "nextCursor": str(at + 1)}
             return page if way == "pages" else {"tools": LYING if way == "lying" else TOOLS}
         case "prompts/list":
             return {"prompts": [{"name": "greet"}]}

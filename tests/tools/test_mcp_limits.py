@@ -55,6 +55,32 @@ def test_deep_arguments_of_a_recursive_schema_that_does_not_double_are_checked()
     assert "too deep" not in str(tools["tree"].mistakes({"a": 3}))
 
 
+KINDS = ("text", "list", "group")
+
+
+@pytest.mark.parametrize("kinds", [KINDS, KINDS[::-1]], ids=["last", "first"])
+@pytest.mark.parametrize("property_name", ["akind", "zkind"])
+@pytest.mark.parametrize("choice", [lambda kind: {"const": kind}, lambda kind: {"enum": [kind]}], ids=["const", "enum"])
+def test_a_branch_for_another_constant_does_not_multiply(kinds: Any, property_name: str, choice: Any) -> None:
+    below = {"type": "array", "items": {"$ref": "#/$defs/node"}}
+    one_of = [{"properties": {"parts": below, property_name: choice(kind)}} for kind in kinds]
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/node"}}, "$defs": {"node": {"oneOf": one_of}}}
+    tools, _ = listing.read("s", [{"name": "tree", "inputSchema": schema}])
+
+    def tree(levels: int, kind: str = "group") -> Json:
+        return {property_name: kind, "parts": [tree(levels - 1) for _ in range(3)] if levels else []}
+
+    assert tools["tree"].mistakes({"a": tree(4)}) is None
+    assert "do not fit" in str(tools["tree"].mistakes({"a": tree(4, "nothing")}))
+    assert str(listing.MAX_APPLIED) in str(tools["tree"].mistakes({"a": tree(7)}))
+
+
+async def test_tools_after_the_last_page_that_is_read_are_told_to_be_left_out(tmp_path: Path) -> None:
+    async with running(tmp_path, "endless") as small:
+        assert len(small.tools) == session.MAX_PAGES
+        assert any(f"more than {session.MAX_PAGES} pages" in note for note in small.details.notes)
+
+
 def test_uris_titles_and_the_number_of_passages_count_for_the_limit_of_a_result() -> None:
     long = {"type": "resource", "resource": {"uri": "u" * 100_000, "title": "t" * 100_000, "text": "x"}}
     result = replies.read("s", {"content": [long] * 60}, 1 << 20)

@@ -4,7 +4,7 @@ It is kept in memory: after a restart it counts from zero.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,12 +115,13 @@ class Meter:
         self._engines: dict[str, _Engine] = {}
         self._groups: Groups = {}
         self._ended_rows = 0
+        self._starting: Counter[str] = Counter()
 
     @contextmanager
     def row(self, groups: Groups) -> Iterator["RowMeter"]:
         """One row that is answered now, or tried to."""
         self._groups = groups
-        meter = RowMeter(self._of)
+        meter = RowMeter(self._of, self._starting)
         try:
             yield meter
         finally:
@@ -142,6 +143,12 @@ class Meter:
             }
             for name, each in called
         ]
+
+    @property
+    def starting(self) -> str | None:
+        """Which tool servers rows wait for; None where none does."""
+        names = ", ".join(sorted(name for name, rows in self._starting.items() if rows))
+        return f"It waits for tools to start: {names}." if names else None
 
     def remaining_s(self, rows_left: int) -> float | None:
         """The time for so many rows, those in flight included; None until it can be believed.
@@ -173,8 +180,9 @@ class Meter:
 class RowMeter:
     """Counts the calls of one row on each engine. `has_ended` is set once no more come."""
 
-    def __init__(self, of: Callable[[str], _Engine]) -> None:
+    def __init__(self, of: Callable[[str], _Engine], starting: Counter[str]) -> None:
         self._of = of
+        self._starting = starting
         self.calls: Counter[str] = Counter()
         self.has_ended = False
 
@@ -187,6 +195,15 @@ class RowMeter:
             yield
         finally:
             found.waiting -= 1
+
+    @contextmanager
+    def waits_for_tools(self, servers: Sequence[str]) -> Iterator[None]:
+        """The row waits until these have started."""
+        self._starting.update(servers)
+        try:
+            yield
+        finally:
+            self._starting.subtract(servers)
 
     @contextmanager
     def runs(self, engine: str) -> Iterator[None]:
@@ -227,7 +244,8 @@ class Progress:
         if batch.is_finished:
             return None
         closed = None if is_within(hours, datetime.now().time()) else f"It goes on between {hours} (server.batch.when)."
-        paused, meter = batch.paused or closed, self._meters.get(batch.id)
+        meter = self._meters.get(batch.id)
+        paused = batch.paused or closed or (meter.starting if meter else None)
         left = batch.total - batch.completed - batch.failed
         remaining_s = meter.remaining_s(left) if meter and not paused else None
         return {"phases": meter.phases() if meter else [], "remaining_s": remaining_s, "paused": paused}

@@ -52,8 +52,9 @@ class RowPipeline(Pipeline):
         seats += [seat.tools for seat in settings.next_judges]
         names = {name for tools in seats for name in tools.servers if name not in settings.withheld_tools}
         servers = [self.tool_servers[name] for name in names if name in self.tool_servers]
-        while any(server.problem == STARTING for server in servers):
-            await asyncio.sleep(POLL_S)
+        while starting := [server.name for server in servers if server.problem == STARTING]:
+            with self._calls.meter.waits_for_tools(starting):
+                await asyncio.sleep(POLL_S)
 
     def _changes(self, settings: Settings) -> Mapping[str, Any]:
         """What a row's run does otherwise: its calls have the limits on time, and none is made in advance.

@@ -1,9 +1,11 @@
 """Fits the passages behind the answers into their share of the judge's context, as the judge's own tokenizer counts them."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from cappella.engines.base import Engine
+from cappella.engines.context_size import BYTES_PER_TOKEN
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.evidence import Backing, evidence
 from cappella.ensemble.fair_share import fair_share
@@ -40,6 +42,15 @@ def with_less_evidence(candidates: Candidates) -> Candidates:
     longest = max(each.size_bytes for each in candidates.backings)
     most = longest if candidates.passage_bytes is None else candidates.passage_bytes
     return replace(candidates, passage_bytes=min(longest, most) // LESS)
+
+
+def is_much(candidates: Candidates) -> bool:
+    """Whether less evidence makes a prompt shorter by more than a few words."""
+    now, then = (
+        sum(min(each.size_bytes, sys.maxsize if most is None else most) for each in candidates.backings)
+        for most in (candidates.passage_bytes, with_less_evidence(candidates).passage_bytes)
+    )
+    return now - then >= MIN_PASSAGE_TOKENS * BYTES_PER_TOKEN
 
 
 async def _fitted(candidates: Candidates, counter: Counter, room_tokens: int) -> Candidates:

@@ -12,7 +12,7 @@ from cappella.engines.base import Engine
 from cappella.ensemble import grouping
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import CHOICE_TOKENS
-from cappella.ensemble.evidence_share import with_evidence, with_less_evidence
+from cappella.ensemble.evidence_share import is_much, with_evidence, with_less_evidence
 from cappella.ensemble.run import Answer, Shortened
 from cappella.ensemble.shares import Fitting, Reply, early_share, fit
 from cappella.errors import EngineContextExceeded
@@ -160,7 +160,7 @@ class Reading:
         async with self._lock:
             if self._fitting is not refused:
                 return self._fitting or refused
-            if self._all.backings and not self._has_less_evidence:
+            if is_much(self._all) and not self._has_less_evidence:
                 self._has_less_evidence, self._all = True, with_less_evidence(self._all)
                 self._fitting = await self._fitted(self._all, self._kept)
             elif not self._is_less:

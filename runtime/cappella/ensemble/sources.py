@@ -43,6 +43,12 @@ class Sources:
                 source.found_by.append(finder)
         return [self._by_passage[passage] for passage in passages]
 
+    def take_back(self, sources: Sequence[Source], finder: str) -> None:
+        """These were not given to `finder` after all."""
+        for source in sources:
+            if finder in source.found_by:
+                source.found_by.remove(finder)
+
 
 @dataclass(frozen=True, slots=True)
 class FoundSources:

@@ -14,7 +14,7 @@ from cappella.ensemble.shares import MAX_COUNTS, SAFETY, Counter, counted
 from cappella.ensemble.sources import Source
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.tool_run import Found, ToolRun
-from cappella.ensemble.tool_texts import before_question, fenced_results, result_texts
+from cappella.ensemble.tool_texts import before_question, fenced_results, result_texts, without_marks
 from cappella.ensemble.toolbox import Toolbox
 from cappella.ensemble.written_calls import may_begin_call, written_calls
 from cappella.tools.base import ToolResult
@@ -169,7 +169,9 @@ class ToolLoop:
 
     def forget_last(self) -> None:
         """Leave out the last turn wholly, with what its calls gave: its results are too large to be read."""
+        given = self._sources
         self.prompt, self._last, self._fenced, self._last_fenced, self._sources, self._room_tokens = self._before
+        self._tools.run.take_back(self._name, [each for each in given if each not in self._sources])
 
     def refuse(self, said: Answer, why: str, *, as_text: bool) -> None:
         """Make none of the calls in what the model said, which is not told: its next turn does not hear of them."""
@@ -195,20 +197,27 @@ class ToolLoop:
 
     async def _fit(self, counter: Counter) -> None:
         """Shorten the results to their room as the engine counts them: of a table of digits each byte may be a token."""
-        room_tokens = self._room_tokens
+        room_tokens, notes_tokens = self._room_tokens, None
         for _ in range(MAX_COUNTS):
-            text = "\n".join(str(message["content"]) for message in self._results)
+            whole, inside = self._results, "\n".join(map(without_marks, self._last_fenced))
             # No text has more tokens than bytes.
-            if len(text.encode()) <= room_tokens or (tokens := await counter.text(text)) <= room_tokens:
+            if len(whole.encode()) <= room_tokens:
                 return
-            self._room_tokens = int(self._room_tokens * SAFETY * room_tokens / tokens)
+            tokens = await counter.text(inside)
+            if notes_tokens is None:
+                notes_tokens = await counter.text(whole) - tokens
+            # Marks and notes take of the room, but never so much that nothing could be read.
+            most = max(room_tokens - notes_tokens, MIN_ROOM_TOKENS)
+            if tokens <= most:
+                return
+            self._room_tokens = int(self._room_tokens * SAFETY * most / tokens)
             self._grow()
 
     @property
-    def _results(self) -> Sequence[Message]:
-        """What the calls of the last turn gave."""
+    def _results(self) -> str:
+        """What the model reads of the calls of the last turn."""
         assert self._last
-        return self.prompt.messages[len(self._last[0].messages) + 1 :]
+        return "\n".join(str(each["content"]) for each in self.prompt.messages[len(self._last[0].messages) + 1 :])
 
     def _grow(self) -> None:
         assert self._last

@@ -89,6 +89,10 @@ class ToolRun:
             use = ToolUse(seat, tool.server, tool.name, written, began_at, took_s, failed, shared, size, as_text)
             self._add(use)
 
+    def take_back(self, seat: str, sources: Sequence[Source]) -> None:
+        """A seat does not read these, which one of its calls found."""
+        self._sources.take_back(sources, seat)
+
     def _add(self, use: ToolUse) -> None:
         self.uses.append(use)
         self._emit(ToolReturned(use))

@@ -39,6 +39,11 @@ def fenced_results(
     ]
 
 
+def without_marks(fenced: str) -> str:
+    """What stands between the marks of a fenced result."""
+    return "\n".join(fenced.split("\n")[1:-1])
+
+
 def result_texts(
     fenced: Sequence[str], found: Sequence[Found], nonce: str, is_last: bool, differing: Sequence[Disagreement] = ()
 ) -> list[str]:

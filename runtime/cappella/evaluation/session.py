@@ -134,6 +134,8 @@ def _ensemble(options: Options, config: Config | None, models: Mapping[str, Json
 def _plan(options: Options, questions: Sequence[data.Question], ensemble: Ensemble) -> Plan:
     """Raises ConfigError for a way or a member that the ensemble does not have."""
     runs, judge_alone = ways.read(options.asked.ways, ensemble, options.asked.leave_out)
+    if options.asked.leave_out and (why := ways.why_all_stay(ensemble)):
+        console.print(f"--leave-one-out leaves nobody out: {why}.", soft_wrap=True)
     names = [member.name for member in ensemble.members]
     if options.asked.best is not None and options.asked.best not in names:
         raise ConfigError("--best", f"there is no member {options.asked.best!r}", f"Use one of {', '.join(names)}")

@@ -32,10 +32,16 @@ def read(text: str, ensemble: Ensemble, leave_out: bool) -> tuple[list[Way], boo
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     runs = [_way(name, ensemble) for name in names if name not in (*COUNTED, JUDGE)]
     if leave_out:
-        can_leave_out = len(ensemble.members) > 2 and not ensemble.has_tools
-        out = [member.name for member in ensemble.members] if can_leave_out else []
+        out = [] if why_all_stay(ensemble) else [member.name for member in ensemble.members]
         runs += [Way(f"{run.name} without {name}", run.fusion, name) for run in list(runs) for name in out]
     return runs, JUDGE in names
+
+
+def why_all_stay(ensemble: Ensemble) -> str | None:
+    """Why no member can be left out; None if each can."""
+    if ensemble.has_tools:
+        return "a seat has tools: it is asked anew in each way, not by a stored answer that could be left out"
+    return None if len(ensemble.members) > 2 else "without one of two members there is no panel"
 
 
 def _way(name: str, ensemble: Ensemble) -> Way:

@@ -21,6 +21,7 @@ MAX_SCHEMA_PARTS = 5000
 """With references followed: arguments are checked on the event loop."""
 MAX_APPLIED = 5000
 """How often a schema that contains itself may be applied to the parts of arguments."""
+TOO_LARGE = "they are too deep or too large for a schema that contains itself"
 MAX_NOTES = 20
 MAX_MISTAKES = 3
 MAX_MISTAKE_CHARACTERS = 300
@@ -39,8 +40,13 @@ class ListedTool:
 
     def mistakes(self, arguments: Json) -> str | None:
         """What is wrong with these arguments, for the model; None if they fit the schema."""
-        if self.is_recursive and is_applied_more_often(self.tool.parameters, arguments, MAX_APPLIED):
-            return "they are too deep or too large for a schema that contains itself"
+        if self.is_recursive:
+            if is_applied_more_often(self.tool.parameters, arguments, MAX_APPLIED):
+                return f"{TOO_LARGE}: it would be applied more than {MAX_APPLIED} times, so give less, or fewer levels"
+            if self.validator.is_valid(arguments):
+                return None
+            if is_applied_more_often(self.tool.parameters, arguments, MAX_APPLIED, to_tell=True):
+                return f"they do not fit the schema, and to say where {TOO_LARGE}"
         found = []
         for error in self.validator.iter_errors(arguments):
             where = "".join(f"[{json.dumps(part)}]" for part in error.instance_path)
@@ -50,10 +56,10 @@ class ListedTool:
         return "; ".join(found) or None
 
 
-def read(server: str, listed: Sequence[Any]) -> tuple[Mapping[str, ListedTool], Sequence[str]]:
-    """The usable tools by their names for models, and a note on each that was left out."""
+def read(server: str, listed: Sequence[Any], more: str | None = None) -> tuple[Mapping[str, ListedTool], Sequence[str]]:
+    """The usable tools by their names for models, and a note on each that was left out; `more` is one on the list itself."""
     tools: dict[str, ListedTool] = {}
-    notes = []
+    notes = [more] if more else []
     for item in listed[:MAX_TOOLS]:
         try:
             read_one = _read_one(server, item)

@@ -15,8 +15,11 @@ Applied = dict[int, tuple[Any, int]]
 """Parts of a schema by their identity, each with how often it is applied to one value."""
 
 
-def is_applied_more_often(schema: Json, arguments: Json, most: int) -> bool:
-    """Whether the parts of the schema are applied to the arguments and their parts more often than that, at the worst."""
+def is_applied_more_often(schema: Json, arguments: Json, most: int, *, to_tell: bool = False) -> bool:
+    """Whether the parts of the schema are applied to the arguments and their parts more often than that, at the worst.
+
+    Without `to_tell` of mistakes, a branch that is for another value of a property, such as of `kind`, goes no deeper.
+    """
     references, total = References(schema), 0
     left: list[tuple[Any, Applied]] = [(arguments, {id(schema): (schema, 1)})]
     while left:
@@ -27,7 +30,8 @@ def is_applied_more_often(schema: Json, arguments: Json, most: int) -> bool:
                 total += times
                 if total > most:
                     return True
-                _add(applied, each, times)
+                if to_tell or not _is_for_another(each, value):
+                    _add(applied, each, times)
         left += _below(value, applied)
     return False
 
@@ -42,6 +46,22 @@ def _in_place(part: Any, references: References, most: int) -> list[Any]:
             found.append(each)
             left += [(below, above | {id(each)}) for below in _named_in_place(each, references)]
     return found
+
+
+def _is_for_another(part: Mapping[str, Any], value: Any) -> bool:
+    """Whether a property of the value has another constant than the part wants: it fails there, whatever is below."""
+    properties = part.get("properties")
+    if not isinstance(properties, Mapping) or not isinstance(value, Mapping):
+        return False
+    return any(_is_not(wanted, value[name]) for name, wanted in properties.items() if name in value)
+
+
+def _is_not(wanted: Any, value: Any) -> bool:
+    if not isinstance(wanted, Mapping) or not isinstance(value, str):
+        return False
+    choices = wanted.get("enum")
+    is_no_choice = isinstance(choices, list) and value not in choices
+    return is_no_choice or ("const" in wanted and wanted["const"] != value)
 
 
 def _named_in_place(part: Mapping[str, Any], references: References) -> Iterator[Any]:

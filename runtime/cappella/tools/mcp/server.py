@@ -133,8 +133,8 @@ class McpServer(Offer):
 
     async def _list(self, session: "Session") -> None:
         """Runs read the tools when they begin, so that these change between runs alone."""
-        listed = await session.list_tools()
-        self._tools, self._notes = await asyncio.to_thread(listing.read, self._name, listed)
+        listed, more = await session.list_tools()
+        self._tools, self._notes = await asyncio.to_thread(listing.read, self._name, listed, more)
 
     async def _count(self, session: "Session") -> None:
         """Nobody needs them to call its tools."""

@@ -40,9 +40,13 @@ class Session:
         self._has = greeting.capabilities
         self._asking: set[asyncio.Task[Json]] = set()
 
-    async def list_tools(self) -> list[Any]:
-        """All tools. Raises ToolServerLost."""
-        return await self._listed("tools") if self._has.tools else []
+    async def list_tools(self) -> tuple[list[Any], str | None]:
+        """All tools, and a note if its list goes on after the last page that is read. Raises ToolServerLost."""
+        found, goes_on = await self._listed("tools") if self._has.tools else ([], False)
+        return (
+            found,
+            f"its list of tools has more than {MAX_PAGES} pages: what follows is left out" if goes_on else None,
+        )
 
     async def count(self) -> tuple[int, int]:
         """How many prompts and resources it has, which nobody needs: a list that it cannot give counts as empty."""
@@ -50,7 +54,7 @@ class Session:
 
     async def _counted(self, what: str) -> int:
         try:
-            return len(await self._listed(what)) if getattr(self._has, what) else 0
+            return len((await self._listed(what))[0]) if getattr(self._has, what) else 0
         except ToolServerLost:
             return 0
 
@@ -69,7 +73,7 @@ class Session:
         """Raises ToolServerLost if it does not answer."""
         await self._asked("ping", {}, PING_TIMEOUT_S)
 
-    async def _listed(self, what: str) -> list[Any]:
+    async def _listed(self, what: str) -> tuple[list[Any], bool]:
         found: list[Any] = []
         cursor, size_bytes = None, 0
         for _ in range(MAX_PAGES):
@@ -83,8 +87,8 @@ class Session:
             found += items
             cursor = page.get("nextCursor")
             if not isinstance(cursor, str) or not cursor:
-                break
-        return found
+                return found, False
+        return found, True
 
     async def _asked(self, method: str, parameters: Json, timeout_s: float) -> Json:
         try:
