@@ -96,7 +96,7 @@ async def send(http: aiohttp.ClientSession, path: str, data: bytes, kind: str = 
     async with http.post(path, data=BytesIO(data), headers=headers) as reply:
         text = await reply.text()
         assert reply.status < 500 or "error" in text, (path, reply.status, text)
-        return dict(json.loads(text)) if reply.content_type == "application/json" else {}
+        return dict(json.loads(text)) if text and reply.content_type == "application/json" else {}
 
 
 async def batch(http: aiohttp.ClientSession) -> None:
