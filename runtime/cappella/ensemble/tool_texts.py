@@ -32,7 +32,7 @@ def fenced_results(
     room = room_tokens * BYTES_PER_TOKEN
     last = disagreement.lines(differing, room)
     rooms = _rooms([_size(each) for each in found], room - len("\n".join(last).encode()))
-    ends = [[]] * (len(found) - 1) + [last]
+    ends: list[Sequence[str]] = [last if each is found[-1] else () for each in found]
     return [
         _fenced(each, label, nonce, room, end)
         for each, label, room, end in zip(found, _labels(found), rooms, ends, strict=True)
