@@ -197,7 +197,8 @@ class ToolLoop:
 
     async def _fit(self, counter: Counter) -> None:
         """Shorten the results to their room as the engine counts them: of a table of digits each byte may be a token."""
-        room_tokens, notes_tokens = self._room_tokens, None
+        room_tokens = self._room_tokens
+        notes_tokens: int | None = None
         for _ in range(MAX_COUNTS):
             whole, inside = self._results, "\n".join(map(without_marks, self._last_fenced))
             # No text has more tokens than bytes.
