@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from cappella.ensemble.own_introduction import IntroductionCutter
 from cappella.ensemble.prompts import CLOSE_MARK, OPEN_MARK, RESULT_MARK
 from cappella.types import Chunk, Json, ToolCall
 
@@ -72,27 +73,31 @@ class HeldLogprobs:
 class ChunkCutter:
     """Cuts marks from one completion: its reasoning, its content, and the arguments of its tool calls.
 
+    The content may begin with our introduction, which is cut as well.
+
     A text ends where another begins. Log-probabilities stay whole, those of cut tokens too, as they tell what the model
     generated; those of held text come with the next text.
     """
 
     def __init__(self, nonce: str) -> None:
         self._reasoning, self._content = TextCutter(nonce), TextCutter(nonce)
+        self._introduction = IntroductionCutter(nonce)
         self._arguments: defaultdict[int, TextCutter] = defaultdict(partial(TextCutter, nonce))
         self._logprobs = HeldLogprobs()
 
     def cut(self, chunk: Chunk) -> Chunk:
         """The chunk without marks and what is held back, with what was held of the texts that it ends."""
         if chunk.is_plain and not (self._reasoning.is_holding or self._logprobs.are_any):
-            content = self._content.add(chunk.content)
+            content = self._content.add(self._introduction.add(chunk.content))
             # Most pieces are of this kind, and stay as they are.
             return chunk if content == chunk.content else replace(chunk, content=content)
         is_last = chunk.finish_reason is not None
-        reasoning, content = self._reasoning.add(chunk.reasoning), self._content.add(chunk.content)
+        reasoning = self._reasoning.add(chunk.reasoning)
+        content = self._content.add(self._introduction.add(chunk.content))
         if chunk.content or chunk.tool_calls or is_last:
             reasoning += self._reasoning.end()
         if chunk.tool_calls or is_last:
-            content += self._content.end()
+            content += self._content.add(self._introduction.end()) + self._content.end()
         calls = [piece for call in chunk.tool_calls for piece in self._cut_call(call)]
         calls += self._rest_of_calls() if is_last else []
         logprobs = self._logprobs.with_text(chunk, content)
