@@ -31,7 +31,6 @@ async def main():
         await engine.start(Order(**json.loads(sys.argv[1])), "127.0.0.1", [])
     except NodeError as error:
         print(error)
-    await engine.stop()
     print(engine._folder.exists())
 
 asyncio.run(main())
