@@ -38,7 +38,8 @@ async def read(folders: Iterable[Path]) -> Digests:
 
 def of(folders: Iterable[Path], stopped: threading.Event | None = None) -> Digests:
     """The digests of all files in these folders and below, but hidden ones. Raises OSError, and ReadingStopped once it is `stopped`."""
-    stopped, found = stopped or threading.Event(), {}
+    stopped = stopped or threading.Event()
+    found: dict[str, str] = {}
     for folder in folders:
         # Engines that share their weights start together: one of them reads, and the others find what it kept.
         with _held(_folder_locks[folder], stopped):
@@ -55,8 +56,8 @@ def differences(wanted: Digests, found: Digests) -> list[str]:
 
 
 def _of_folder(folder: Path, stopped: threading.Event) -> dict[str, str]:
-    kept_in, found = paths.state_dir() / "digests.json", {}
-    kept = _kept(kept_in)
+    kept_in = paths.state_dir() / "digests.json"
+    kept, found = _kept(kept_in), {}
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or not path.is_file():
