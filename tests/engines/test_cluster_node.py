@@ -1,15 +1,21 @@
 """A node of a cluster refuses a start that would not be the one which the gateway means. It needs no Ray for that."""
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import uvloop
 
+from cappella.engines import backends
+from cappella.engines.process.process import EngineProcess
 from cappella.engines.ray import digests
+from cappella.engines.ray.node import NodeEngine, Part
 from cappella.engines.ray.order import Order
 from cappella.version import __version__
 
@@ -25,7 +31,6 @@ async def main():
         await engine.start(Order(**json.loads(sys.argv[1])), "127.0.0.1", [])
     except NodeError as error:
         print(error)
-    await engine.stop()
     print(engine._folder.exists())
 
 asyncio.run(main())
@@ -83,3 +88,27 @@ def test_another_cappella_is_refused(order: Order) -> None:
 
 def test_a_node_where_ray_asks_nobody_for_a_token_is_refused(order: Order) -> None:
     assert "RAY_AUTH_MODE=token" in refusal(order, mode="")
+
+
+async def told_of_its_end(folder: Path) -> tuple[Part, int | None, str]:
+    """What a node tells of a server that was killed, as its guardian reports it: the last part, the code and the reason."""
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    log = folder / "engine.log"
+    log.write_text("torch.OutOfMemoryError: CUDA out of memory.\n")
+    server = EngineProcess(reader, writer, backends.STARTUP_STAGES, log, log)
+    engine = NodeEngine()
+    engine._process, engine._log = server, log.open("rb+")
+    with theirs:
+        theirs.sendall(b"7\n-6")
+    part = await engine.follow()
+    while not part.ended:
+        part = await engine.follow()
+    return part, await engine.stop(), await server.exit_reason()
+
+
+def test_a_server_that_ended_is_told_with_its_code_also_in_the_event_loop_of_rays_actors(tmp_path: Path) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        part, code, reason = runner.run(told_of_its_end(tmp_path))
+    assert (part.exit_code, code) == (-6, -6)
+    assert "SIGABRT" in reason

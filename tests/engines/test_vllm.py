@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cappella.engines import openai
+from cappella.engines.address import Address
 from cappella.engines.base import EngineStats
 from cappella.engines.context_size import ContextSize
 from cappella.engines.sanitize import Sanitizer
@@ -440,3 +442,24 @@ async def test_a_limit_as_large_as_the_context_is_no_limit(tmp_path: Path, asked
     finally:
         await engine.close()
         await server.stop()
+
+
+@pytest.mark.parametrize("host", ["255.255.255.255", "224.0.0.1"])
+async def test_a_network_without_a_way_to_the_server_is_no_death_of_its_core(host: str) -> None:
+    """The kernel has no route for a stream to a broadcast or to a group."""
+    engine = VllmEngine(Address(f"http://{host}:9/v1", started_here=True), EngineStatus("ann", "ready"))
+    try:
+        with pytest.raises(EngineBroke, match="no connection"):
+            await engine.healthy()
+    finally:
+        await engine.close()
+
+
+async def test_a_port_and_a_path_where_nobody_listens_are(tmp_path: Path) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        refuses = Address(f"http://127.0.0.1:{bound.getsockname()[1]}/v1", started_here=True)
+        for address in (refuses, tmp_path / "engine.sock"):
+            engine = VllmEngine(address, EngineStatus("ann", "ready"))
+            assert not await engine.healthy()
+            await engine.close()

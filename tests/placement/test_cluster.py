@@ -1,5 +1,6 @@
 """Plans over several nodes: each model inside one of them, and what the network carries."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from cappella.config import Config
 from cappella.errors import ConfigError, DoesNotFit
 from cappella.placement import advice, cluster, machine, network, report
+from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
 from support.weights_folder import TINY, write_model
 
@@ -91,6 +93,12 @@ def test_nodes_without_a_gpu_take_nothing_where_another_has_one() -> None:
     joined = cluster.joined({"head": machine.own_memory(), "worker": machine.described("24GiB")})
     assert [each.node for each in joined.devices] == ["worker"]
     assert joined.gpu
+
+
+def test_a_slow_processor_of_a_node_that_takes_nothing_changes_no_number_format() -> None:
+    head = Machine(machine.own_memory().devices, gpu=False, slow_in_16_bits=True)
+    assert not cluster.joined({"head": head, "worker": machine.described("24GiB")}).slow_in_16_bits
+    assert cluster.joined({"a": head, "b": replace(head, slow_in_16_bits=False)}).slow_in_16_bits
 
 
 def test_two_machines_without_gpus_are_two_memories() -> None:

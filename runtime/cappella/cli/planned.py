@@ -21,6 +21,6 @@ def machine_of(config: Config, gpus: str | None, nodes: str | None, on_cluster: 
     if not on_cluster and config.placement.ray is None:
         return None
     found = backends.cluster(config)
-    for name, host in found.left_out.items():
-        print(f"left out: {name}, whose address {host} is not in server.may_reach", file=sys.stderr)
+    for warning in found.warnings:
+        print(warning, file=sys.stderr)
     return found.machine

@@ -139,7 +139,7 @@ async def _problem(engine: HttpEngine, model: RemoteModel) -> str | None:
 
 def _memory(config: Config) -> str:
     """Needed and free memory. Raises DoesNotFit with changes that would help."""
-    plan = advice.plan(config, backends.machine_for(config))
+    plan = advice.plan(config, backends.nodes_for(config).machine)
     needs = sum(each.total_bytes * len(each.gpus) for each in plan.placed.values())
     free = sum(device.free_bytes for device in plan.machine.devices)
     turns = f", in {len(plan.turns)} turns" if plan.turns else ""

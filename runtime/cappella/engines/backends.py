@@ -25,7 +25,6 @@ from cappella.engines.vllm.client import VllmEngine
 from cappella.engines.vllm.pooling import PoolingEngine
 from cappella.errors import ConfigError
 from cappella.placement import machine
-from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
 from cappella.types import Capabilities
 
@@ -62,9 +61,9 @@ def cluster(config: Config) -> Nodes:
     return nodes.read(config.placement.ray or Ray(), config.server)
 
 
-def machine_for(config: Config) -> Machine:
+def nodes_for(config: Config) -> Nodes:
     """Where the local models of a config run: the nodes of its Ray cluster, or this machine. Raises ConfigError."""
-    return cluster(config).machine if config.placement.ray and config.local else machine.own()
+    return cluster(config) if config.placement.ray and config.local else Nodes(machine.own(), {})
 
 
 def cluster_launchers(config: Config, plan: Plan) -> RayLaunchers:

@@ -111,22 +111,24 @@ def fingerprints(config: Config) -> Fingerprints:
 
 
 def plan_change(old: Deployment, config: Config, now: Machine) -> Change:
-    """The change from a running deployment; `now` is the machine with its engines in it. Failed engines are started anew.
+    """The change from a running deployment; `now` is the machine with its engines in it.
+
+    Failed engines are started anew; on a cluster, where models stay as they are, they are tried again.
 
     Raises ConfigError, and DoesNotFit if the new engines would not even fit without the removed ones.
     """
-    new_fingerprints = fingerprints(config)
+    new_fingerprints, on_cluster = fingerprints(config), config.placement.ray is not None
     kept = frozenset(
         name
         for name, model in config.models.items()
         if old.written.models.get(name) == model
         and old.fingerprints[name] == new_fingerprints[name]
-        and old.statuses[name].state != "failed"
+        and (on_cluster or old.statuses[name].state != "failed")
     )
     added = tuple(name for name in config.models if name not in kept)
     removed = tuple(name for name in old.config.models if name not in kept)
     uses_memory = any(name not in config.remote for name in added) or any(name in old.config.local for name in removed)
-    if uses_memory and old.machine.is_cluster:
+    if uses_memory and on_cluster:
         raise ConfigError("placement.ray", "models on a cluster cannot be changed by a reload", "Restart the server")
     if uses_memory and (old.plan.turns or config.placement.swap):
         raise ConfigError("placement.swap", "swapped models cannot be changed by a reload", "Restart the server")

@@ -28,7 +28,7 @@ STOP_TIMEOUT_S = 30.0
 
 
 class Supervisor:
-    """`engines` maps each model and adapter to its engine, ready or not; `plan` is their placement.
+    """`engines` maps each model and adapter to its engine, ready or not; `plan` is their placement, `warnings` what it leaves out.
 
     Raises ConfigError for weights that cannot be served, and DoesNotFit if they need more memory than there is.
     """
@@ -38,7 +38,8 @@ class Supervisor:
     ) -> None:
         if config.local:
             backends.require_installed()
-        own = backends.machine_for(config)
+        nodes = backends.nodes_for(config)
+        own, self.warnings = nodes.machine, nodes.warnings
         plan = advice.plan(config, own)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
         self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and plan.machine.gpu else None

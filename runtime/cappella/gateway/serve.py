@@ -75,6 +75,8 @@ def _run_engines(
     tool_servers = ToolServers(config, log_dir, supervisor.engines)
     shown = picture(supervisor.plan, config)
     reporter.report("plan", "Placement plan.", shown, **as_dict(supervisor.plan, config))
+    for warning in supervisor.warnings:
+        reporter.report("node", f"warning: {warning}")
     guard.install([str(address) for address in server.may_reach], reporter.report_blocked)
     for warning in stray_keys(config):
         reporter.report("key", warning)

@@ -23,7 +23,8 @@ def joined(nodes: Mapping[str, Machine]) -> Machine:
             devices.append(replace(device, **where))  # type: ignore[arg-type]
     # Their NUMA nodes count on each machine anew, and its own processes are bound there.
     devices = [replace(device, numa_node=None) for device in devices]
-    return Machine(devices, gpu=gpu, slow_in_16_bits=any(node.slow_in_16_bits for node in nodes.values()))
+    slow = not gpu and any(node.slow_in_16_bits for node in nodes.values())
+    return Machine(devices, gpu=gpu, slow_in_16_bits=slow)
 
 
 def described(text: str) -> Machine:

@@ -41,7 +41,10 @@ class LoggedProcess:
 
     async def stop(self, timeout_s: float | None = None) -> None:
         """End the server gently, and by `kill` after `timeout_s`, by default `stop_timeout_s`."""
-        with suppress(OSError):
+        if not self.running:
+            return
+        # Its socket may be closed a moment before its end is known: uvloop raises RuntimeError for that.
+        with suppress(OSError, RuntimeError):
             self._control.write_eof()
         await self.wait(self.stop_timeout_s if timeout_s is None else timeout_s)
         if self.running:

@@ -98,7 +98,7 @@ class RayLauncher:
         log_rotation.rotate(log)
         # The server of an earlier launch may live a moment longer, and is not this one.
         await self._move(NOWHERE)
-        found = await asyncio.to_thread(digests.of, map(Path, self._order.folders))
+        found = await digests.read(map(Path, self._order.folders))
         order = replace(self._order, arguments=list(arguments), key=secrets.token_urlsafe(32), digests=found)
         ours, theirs = socket.socketpair()
         try:

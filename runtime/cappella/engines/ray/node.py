@@ -1,6 +1,5 @@
 """The actor on a node: it starts one server there, tells of its output, and ends with it."""
 
-import asyncio
 import os
 import signal
 import socket
@@ -57,6 +56,13 @@ class NodeEngine:
 
     async def start(self, order: Order, host: str, gpus: Sequence[int]) -> str:
         """Start the server; returns the URL of its API. Raises NodeError, also if the weights are not those of the gateway."""
+        try:
+            return await self._start(order, host, gpus)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self, order: Order, host: str, gpus: Sequence[int]) -> str:
         guard.install([*order.may_reach, host])
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         _require_same(order)
@@ -103,7 +109,7 @@ class NodeEngine:
         return self._process.exit_code if self._process else None
 
     async def _require_weights(self, order: Order) -> None:
-        found = await asyncio.to_thread(digests.of, map(Path, order.folders))
+        found = await digests.read(map(Path, order.folders))
         if wrong := digests.differences(order.digests, found):
             more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise NodeError(f"the weights are not those of the gateway: {wrong[0]}{more}")

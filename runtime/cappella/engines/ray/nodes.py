@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,19 @@ class Nodes:
     machine: Machine
     left_out: Mapping[str, str]
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """A line for each node that was left out."""
+        return [
+            f"left out: {name}, whose address {host} is not in server.may_reach" for name, host in self.left_out.items()
+        ]
+
 
 def read(ray: Ray, server: Server) -> Nodes:
-    """Ask all living nodes. Raises ConfigError."""
+    """Ask all living nodes that the server may reach. Raises ConfigError, with the name of a node that does not answer."""
     place = f"placement.ray.address: {ray.address}"
     command = [sys.executable, "-m", "cappella.engines.ray.list_nodes", ray.address]
+    command += map(str, server.may_reach)
     env = connection.environment(ray, server)
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=env, timeout=TIMEOUT_S)
@@ -37,7 +45,7 @@ def read(ray: Ray, server: Server) -> Nodes:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
         raise ConfigError(place, f"the cluster cannot be read: {said[-1][:300]}", _HINT)
     found = json.loads(done.stdout.splitlines()[-1])
-    allowed = {name: node for name, node in found.items() if server.may_connect_to(node["host"])}
+    allowed = {name: node for name, node in found.items() if "machine" in node}
     left_out = {name: node["host"] for name, node in found.items() if name not in allowed}
     if not allowed:
         addresses = ", ".join(sorted(set(left_out.values()))) or "none"

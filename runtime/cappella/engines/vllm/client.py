@@ -1,6 +1,7 @@
 """An engine over one vLLM server's HTTP API."""
 
 import asyncio
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from cappella.engines.vllm.scores import PATHS as POOLING_PATHS
 from cappella.errors import EngineBroke
 from cappella.threads import off_loop_if_large
 from cappella.types import Prompt, Sampling
+
+NOBODY_LISTENS = (errno.ECONNREFUSED, errno.ENOENT)
+"""Errors of a connection that say so, at a port or at a socket's path; others may be the network's fault, or the gateway's."""
 
 
 class VllmEngine(HttpEngine):
@@ -85,7 +89,7 @@ class VllmEngine(HttpEngine):
                 return response.status == 200
         except EngineBroke as error:
             # A server whose core died closes its socket soon, and then waits for its last calls.
-            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+            if isinstance(error.__cause__, aiohttp.ClientConnectorError) and error.__cause__.errno in NOBODY_LISTENS:
                 return False
             raise
 
