@@ -61,9 +61,15 @@ def bodies() -> Iterator[tuple[str, Json]]:
             {"jsonrpc": "2.0", "id": MARK, "method": "tools/call", "params": {"name": tool, "arguments": arguments}},
         )
     yield "/mcp", {"jsonrpc": "2.0", "id": 1, "method": MARK, "params": {MARK: MARK}}
-    asked = {"name": MARK, "uri": MARK, "level": MARK, "cursor": MARK, "ref": {"type": "ref/prompt", "name": MARK}}
+    named: Json = {
+        "name": MARK,
+        "uri": MARK,
+        "level": MARK,
+        "cursor": MARK,
+        "ref": {"type": "ref/prompt", "name": MARK},
+    }
     for method in ("prompts/get", "resources/read", "resources/subscribe", "logging/setLevel", "completion/complete"):
-        yield "/mcp", {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**asked, "argument": asked}}
+        yield "/mcp", {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**named, "argument": named}}
     yield "/mcp", {"jsonrpc": "2.0", "method": "notifications/progress", "params": {MARK: MARK}}
     yield "/v1/batches", {"input_file_id": MARK, "endpoint": CHAT, "completion_window": "24h"}
     yield "/v1/batches", {"input_file_id": "f", "endpoint": MARK, "completion_window": MARK, "metadata": {MARK: MARK}}
