@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cappella.ensemble.events import FinalDelta
 from cappella.ensemble.own_introduction import IntroductionCutter
-from cappella.ensemble.prompts import INTRODUCTION
+from cappella.ensemble.prompts import ANSWER_FROM_RESULTS, INTRODUCTION, RESULTS_INTRODUCTION
 from support.fake_engines import FakeEngines, judge_script, last_message
 from support.scripted_engine import Json, Script
 
@@ -30,6 +30,8 @@ def cut(text: str, places: list[int]) -> str:
         (f"{OURS}\n\nIt is Paris.", "It is Paris."),
         (f"\n {OURS} It is Paris.", "It is Paris."),
         (OURS, ""),
+        (f"{RESULTS_INTRODUCTION.format(nonce=NONCE)}\n\nIt is Paris.", "It is Paris."),
+        (f"{ANSWER_FROM_RESULTS.format(nonce=NONCE)} It is Paris.", "It is Paris."),
         (f"{OURS}\n\n{OURS}", OURS),
         (f"{OTHERS}\n\nIt is Paris.", f"{OTHERS}\n\nIt is Paris."),
         (f"So: {OURS}", f"So: {OURS}"),

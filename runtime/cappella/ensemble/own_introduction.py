@@ -1,16 +1,18 @@
-"""Cuts our own introduction from the beginning of what a judge writes: small models copy what stands before the answers."""
+"""Cuts our own introductions from the beginning of what a model writes: small ones copy what stands around answers and results."""
 
-from cappella.ensemble.prompts import INTRODUCTION
+from cappella.ensemble.prompts import ANSWER_FROM_RESULTS, INTRODUCTION, RESULTS_INTRODUCTION
+
+_INTRODUCTIONS = (INTRODUCTION, RESULTS_INTRODUCTION, ANSWER_FROM_RESULTS)
 
 
 class IntroductionCutter:
-    """Cuts it from a text that comes in pieces. It has the prompt's nonce, so that no other text can be taken for it.
+    """Cuts one from a text that comes in pieces. It has the prompt's nonce, so that no other text can be taken for it.
 
-    What may become the introduction is held back until that is known.
+    What may become an introduction is held back until that is known.
     """
 
     def __init__(self, nonce: str) -> None:
-        self._introduction = INTRODUCTION.format(nonce=nonce)
+        self._introductions = [each.format(nonce=nonce) for each in _INTRODUCTIONS]
         self._held = ""
         self._is_cut = self._has_begun = False
 
@@ -20,11 +22,12 @@ class IntroductionCutter:
             return piece
         text = self._held + piece
         bare = text.lstrip()
-        if not self._is_cut and len(bare) < len(self._introduction) and self._introduction.startswith(bare):
-            self._held = text
-            return ""
-        if not self._is_cut and bare.startswith(self._introduction):
-            self._is_cut, bare = True, bare.removeprefix(self._introduction).lstrip()
+        if not self._is_cut:
+            if any(len(bare) < len(each) and each.startswith(bare) for each in self._introductions):
+                self._held = text
+                return ""
+            if whole := next(filter(bare.startswith, self._introductions), None):
+                self._is_cut, bare = True, bare.removeprefix(whole).lstrip()
         self._held = ""
         self._has_begun = bool(bare) or not self._is_cut
         return bare if self._is_cut else text
