@@ -109,6 +109,7 @@ async def test_the_wait_for_a_node_is_no_failed_start_however_long_it_is(
     server.healthy = False
     launcher = RemoteLauncher(has_begun=False)
     spec = EngineSpec([], tmp_path / "run", tmp_path / "ann.log", backoff=Backoff(()), health_interval_s=0.02)
+    engine.status.state = "loading"
     lifecycle = Lifecycle(engine, launcher, spec, asyncio.Semaphore(1))
     task = asyncio.create_task(lifecycle.run())
     try:

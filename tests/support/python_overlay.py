@@ -19,6 +19,7 @@ STUB = {
     "vllm/v1/engine/async_llm.py": "",
     "vllm/v1/engine/core.py": "",
     "vllm/v1/worker/cpu_worker.py": "",
+    "vllm/v1/worker/gpu_model_runner.py": "CachedRequestState = None",
     "vllm/v1/executor/uniproc_executor.py": "",
     "vllm/v1/sample/rejection_sampler.py": "",
     "vllm/tool_parsers/utils.py": "def _get_json_schema_from_tools(): pass",

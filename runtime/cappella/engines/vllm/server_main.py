@@ -6,6 +6,7 @@ The modules are imported by name so that neither the gateway nor its type checke
 import os
 import signal
 import sys
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -115,18 +116,23 @@ def rewind_seeded_streams(runner: Any) -> None:
     engine core of 0.32 ended. Before a first token that number is all that was drawn.
     """
 
-    class Rewindable(import_module("torch").Generator):  # type: ignore[misc]
+    state_of = runner.CachedRequestState
+
+    def rewindable(*, generator: Any, **state: Any) -> Any:
+        if generator is not None:
+            generator = _rewindable(type(generator))(device="cpu").manual_seed(generator.initial_seed())
+        return state_of(generator=generator, **state)
+
+    runner.CachedRequestState = rewindable
+
+
+@cache
+def _rewindable(kind: Any) -> Any:
+    class Rewindable(kind):  # type: ignore[misc]
         def get_offset(self) -> int:
             return 0
 
         def set_offset(self, offset: int) -> None:
             self.manual_seed(self.initial_seed())
 
-    state_of = runner.CachedRequestState
-
-    def rewindable(*, generator: Any, **state: Any) -> Any:
-        if generator is not None:
-            generator = Rewindable(device="cpu").manual_seed(generator.initial_seed())
-        return state_of(generator=generator, **state)
-
-    runner.CachedRequestState = rewindable
+    return Rewindable
