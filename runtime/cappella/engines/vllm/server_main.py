@@ -120,15 +120,15 @@ def rewind_seeded_streams(runner: Any) -> None:
 
     def rewindable(*, generator: Any, **state: Any) -> Any:
         if generator is not None:
-            generator = _rewindable(type(generator))(device="cpu").manual_seed(generator.initial_seed())
+            generator = _rewindable()(device="cpu").manual_seed(generator.initial_seed())
         return state_of(generator=generator, **state)
 
     runner.CachedRequestState = rewindable
 
 
 @cache
-def _rewindable(kind: Any) -> Any:
-    class Rewindable(kind):  # type: ignore[misc]
+def _rewindable() -> Any:
+    class Rewindable(import_module("torch").Generator):  # type: ignore[misc]
         def get_offset(self) -> int:
             return 0
 
