@@ -49,11 +49,18 @@ class Deployment:
         return _descendants(self.process.pid)
 
     def engine_core(self, model: str) -> int:
-        """The process id of a model's engine core, a child of its server."""
-        processes = self.processes()
-        # A server that was restarted may still be ending.
-        servers = {pid for pid in processes if f"--served-model-name {model} " in command_of(pid)}
-        return max(pid for pid in processes if parent_of(pid) in servers and "EngineCore" in command_of(pid))
+        """The process id of a model's engine core, a child of its server, once there is one."""
+        found: list[int] = []
+
+        def is_there() -> bool:
+            processes = self.processes()
+            # A server that was restarted may still be ending.
+            servers = {pid for pid in processes if f"--served-model-name {model} " in command_of(pid)}
+            found[:] = [pid for pid in processes if parent_of(pid) in servers and "EngineCore" in command_of(pid)]
+            return bool(found)
+
+        assert wait_for(is_there, 120), f"{model} has no engine core"
+        return max(found)
 
     def running(self) -> float:
         """The number of requests that engines are running or queueing."""
