@@ -15,6 +15,7 @@ from support.accepted_connections import closed_with_their_server
 from support.clock import Clock
 from support.fake_engines import FakeEngines, gateway_config, running_fake_engines, serving
 from support.real_deployment import ROOT, Deployment, deployed, shipped_config
+from support.replica_house import House
 
 # A shared machine is slow at times; that says nothing of the code. A long search sets the number of examples.
 EXAMPLES = int(os.environ.get("CAPPELLA_EXAMPLES", "50"))
@@ -72,6 +73,15 @@ def forgotten_connections() -> Iterator[None]:
 async def fake_engines(tmp_path: Path) -> AsyncIterator[FakeEngines]:
     async with running_fake_engines(tmp_path) as fake_engines:
         yield fake_engines
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """Three scripted servers of one model."""
+    house = House()
+    await house.start(tmp_path)
+    yield house
+    await house.stop()
 
 
 @pytest.fixture

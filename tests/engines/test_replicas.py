@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,6 @@ from support.scripted_engine import Script, ScriptedEngine
 HELD = Script(("Hello",), ending="held")
 DIES_SILENT = Script((), ending="break")
 DIES_SPEAKING = Script(("Hel",), ending="break")
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    house = House()
-    await house.start(tmp_path)
-    yield house
-    await house.stop()
 
 
 async def ask(house: House, text: str = "Hi") -> str:

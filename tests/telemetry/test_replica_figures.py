@@ -1,7 +1,6 @@
 """Figures and metrics of a model on several servers: one that is slow, broken or comes back spoils nothing of the others."""
 
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import promql_parser
@@ -18,14 +17,6 @@ from support.real_deployment import ROOT
 from support.replica_house import House
 
 Samples = Mapping[tuple[str, str | None, str | None], float]
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    house = House()
-    await house.start(tmp_path)
-    yield house
-    await house.stop()
 
 
 class Clock:
