@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS vectors (passage INTEGER PRIMARY KEY REFERENCES passa
 _KNOWN = ("size_bytes", "mtime_ns", "ctime_ns", "inode", "device", "tries", "digest", "problem", "is_cut")
 _FILE = f"INSERT INTO files (path, title, {', '.join(_KNOWN)}) VALUES ({','.join('?' * (len(_KNOWN) + 2))})"
 _PASSAGE = (
-    "SELECT passages.id, path, title, unit, first, last, heading, text, repeated"
+    "SELECT unit, first, last, heading, text, repeated, passages.id, path, title"
     " FROM passages JOIN files ON files.id = passages.file"
 )
 
@@ -222,7 +222,7 @@ class Index:
         """These passages in their order; those that are gone meanwhile are left out."""
         marks = ",".join("?" * len(ids))
         rows = self._db.execute(f"{_PASSAGE} WHERE passages.id IN ({marks})", list(ids))
-        found = {row[0]: StoredPassage(*row) for row in rows}
+        found = {each.id: each for each in (StoredPassage(*row) for row in rows)}
         return [found[each] for each in ids if each in found]
 
     def passages_of(self, path: str) -> list[StoredPassage]:

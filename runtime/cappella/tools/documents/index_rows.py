@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from cappella.tools.documents.cutting import place_of
+from cappella.tools.documents.cutting import Cut
 from cappella.tools.documents.folder import FoundFile
-from cappella.tools.documents.parsing import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +30,9 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPassage:
-    """A passage of the index; `repeated` characters at its beginning stand in the one before, too."""
+class StoredPassage(Cut):
+    """A passage of the index."""
 
     id: int
     path: str
     title: str
-    unit: Unit
-    first: int
-    last: int
-    heading: str
-    text: str
-    repeated: int
-
-    @property
-    def place(self) -> str:
-        return place_of(self.unit, self.first, self.last)
