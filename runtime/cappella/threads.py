@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -34,3 +34,8 @@ def _tidy(task: Callable[[], Result]) -> Result:
         # What its frames hold is freed here: half a million objects take the event loop 20 ms.
         traceback.clear_frames(error.__traceback__)
         raise
+
+
+async def joined(pieces: Sequence[bytes]) -> bytes:
+    """The pieces as one, copied on a thread where they are large."""
+    return await off_loop_if_large(sum(map(len, pieces)), b"".join, pieces)

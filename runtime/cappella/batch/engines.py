@@ -29,7 +29,7 @@ from cappella.engines.refusals import may_blame_request
 from cappella.engines.status import EngineStatus
 from cappella.engines.waiting import WaitReason
 from cappella.errors import EngineBroke, EngineNotReady, EngineOverdue, EngineRejected
-from cappella.threads import off_loop_if_large
+from cappella.threads import joined, off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling, Usage
 
 RETRY_AFTER_S = (1.0, 5.0, 15.0)
@@ -163,8 +163,7 @@ class RecordedEngine:
         async def make() -> tuple[int, str, bytes]:
             async with self._engine.forward(path, body, sending) as reply:
                 pieces = [piece async for piece in reply.body]
-                whole = await off_loop_if_large(sum(map(len, pieces)), b"".join, pieces)
-                return reply.status_code, reply.content_type, whole
+                return reply.status_code, reply.content_type, await joined(pieces)
 
         status_code, content_type, whole = await self._made(self._calls.forwarded_size, make)
         # A pooling model writes none, and its reply may have 40 MB of numbers.

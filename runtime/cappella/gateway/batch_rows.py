@@ -36,7 +36,7 @@ from cappella.gateway.state import GatewayState
 from cappella.gateway.tasks import sequences
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
-from cappella.threads import MAX_INLINE_CHARS, off_loop_if_large
+from cappella.threads import MAX_INLINE_CHARS, joined, off_loop_if_large
 
 NO_LIMIT = 1 << 62
 """The runner and the phases have the limits of batches."""
@@ -172,7 +172,7 @@ async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
 
     await response(request.scope, request.receive, send)
     pieces = [message.get("body", b"") for message in sent]
-    return sent[0]["status"], await off_loop_if_large(sum(map(len, pieces)), b"".join, pieces)
+    return sent[0]["status"], await joined(pieces)
 
 
 def _cut_by_the_runner() -> None:

@@ -20,7 +20,7 @@ from cappella.errors import RequestError
 from cappella.gateway.body_memory import HeldBody
 from cappella.gateway.http_protocol import ABORT
 from cappella.telemetry import records
-from cappella.threads import off_loop_if_large
+from cappella.threads import joined
 
 CLIENT_CLOSED_REQUEST = 499
 MIN_BYTES_PER_S = 16 << 10
@@ -121,7 +121,7 @@ async def read(request: Request, limit_bytes: int, timeout_s: float, hold: Calla
         raise ClientGone from error
     except TimeoutError as error:
         raise RequestError(f"The body was incomplete after {timeout_s:g} s.", code="body_too_slow") from error
-    return await off_loop_if_large(size, b"".join, parts)
+    return await joined(parts)
 
 
 class Source(Protocol):
