@@ -47,10 +47,10 @@ from cappella.ensemble.run import (
     Timings,
     Verdict,
 )
+from cappella.ensemble.seat_tools import Tools
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.timing import timings
 from cappella.ensemble.token_shares import TokenShares
-from cappella.ensemble.tool_loop import Tools
 from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading

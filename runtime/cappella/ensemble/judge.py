@@ -19,11 +19,11 @@ from cappella.ensemble.final_output import FinalOutput
 from cappella.ensemble.judge_lookups import JudgeLookups
 from cappella.ensemble.reading import Reading
 from cappella.ensemble.run import Analysis, Answer, Call, Shortened
+from cappella.ensemble.seat_tools import Tools
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.together import AT_ONCE, together
 from cappella.ensemble.token_limits import analysis_sampling, short_sampling, within_quarter
-from cappella.ensemble.tool_loop import Tools
 from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Chunk, Message, OutputFormat, Prompt
 

@@ -15,9 +15,10 @@ from cappella.ensemble.choice import CHOICE_TOKENS
 from cappella.ensemble.evidence import LOOK_UP, READY
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.reading import reply_of
+from cappella.ensemble.seat_tools import Tools, offering
 from cappella.ensemble.shares import ANSWER_SLACK_TOKENS, SLACK_TOKENS
 from cappella.ensemble.token_limits import SHORT_THINKING_TOKENS, limited, short_sampling
-from cappella.ensemble.tool_loop import MIN_CALL_TOKENS, ToolLoop, Tools, offering
+from cappella.ensemble.tool_loop import MIN_CALL_TOKENS, ToolLoop
 from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineContextExceeded, EngineError
 from cappella.types import Message, Prompt

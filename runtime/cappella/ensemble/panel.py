@@ -18,8 +18,9 @@ from cappella.ensemble.grace import CancelReason, Patience, WaitPolicy
 from cappella.ensemble.lookup_budget import LookupBudget
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.run import Answer, Call, Cut, Failure, Panel
+from cappella.ensemble.seat_tools import Tools, offering
 from cappella.ensemble.structured import formats
-from cappella.ensemble.tool_loop import ToolLoop, Tools, offering
+from cappella.ensemble.tool_loop import ToolLoop
 from cappella.ensemble.turns import Turns
 from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Chunk, Prompt

@@ -16,8 +16,8 @@ from cappella.ensemble.lookup_budget import LookupBudget
 from cappella.ensemble.messages import for_member
 from cappella.ensemble.panel import SeatRequest, collect_answers
 from cappella.ensemble.run import Answer, Panel
+from cappella.ensemble.seat_tools import Tools
 from cappella.ensemble.shares import Reply, fit
-from cappella.ensemble.tool_loop import Tools
 from cappella.ensemble.tool_run import ToolRun
 from cappella.types import Message, Prompt
 

@@ -1,21 +1,20 @@
 """Looks things up: a model's calls of its own tools are made at once, it reads what they gave, and is asked again until it answers."""
 
 import asyncio
-import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cappella.engines.base import Engine
 from cappella.engines.context_size import estimate_tokens
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.disagreement import disagreements
 from cappella.ensemble.run import Answer
+from cappella.ensemble.seat_tools import Tools, answering, answering_plainly
 from cappella.ensemble.shares import MAX_COUNTS, SAFETY, Counter, counted
 from cappella.ensemble.sources import Source
 from cappella.ensemble.structured.json_value import parse_json
-from cappella.ensemble.tool_run import Found, ToolRun
+from cappella.ensemble.tool_run import Found
 from cappella.ensemble.tool_texts import before_question, fenced_results, result_texts, without_marks
-from cappella.ensemble.toolbox import Toolbox
 from cappella.ensemble.written_calls import may_begin_call, written_calls
 from cappella.tools.base import ToolResult
 from cappella.types import Json, Message, Prompt, Sampling, ToolCall
@@ -36,47 +35,6 @@ MAX_ECHOED_CHARACTERS = 200
 _Round = tuple[Prompt, Answer, Sequence[Found]]
 """The prompt before a round of calls, what the model said, and what its calls gave."""
 TOOK_TOO_LONG = "It took too long, and was given up."
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What one seat may use: its toolbox, and the run of which its calls are.
-
-    `nonce` is that of all marks in its prompt. `remaining_s` is the time until the run's deadline, and
-    `remaining_tokens` what is left of its `max_total_tokens`, None without such a limit.
-    """
-
-    box: Toolbox
-    run: ToolRun
-    nonce: str
-    remaining_s: Callable[[], float] = lambda: math.inf
-    remaining_tokens: Callable[[], int | None] = lambda: None
-
-
-def offering(prompt: Prompt, tools: Tools) -> Prompt:
-    """The prompt of a first turn: with the seat's own tools, in the place of the caller's, and no format, which would rule out calls."""
-    choice = "required" if tools.box.choice == "required" else None
-    own = tools.box.definitions
-    return replace(prompt, tools=own, tool_choice=choice, parallel_tool_calls=None, output_format=None)
-
-
-def answering(prompt: Prompt, asked: Prompt) -> Prompt:
-    """The same prompt for an answer, in the format that was `asked` for. It lists the same tools, as the cache has them."""
-    return replace(prompt, tool_choice="none", output_format=asked.output_format)
-
-
-def answering_plainly(asked: Prompt, results: str) -> Prompt:
-    """The same for a model that writes its calls as text: the `results` stand before the question, and it sees no tools.
-
-    Small models that see tools, or calls made, go on to write calls, though they may make none; and they answer what
-    stands last.
-    """
-    if not results:
-        return replace(asked, tools=(), tool_choice=None)
-    *before, last = asked.messages
-    content = last["content"]
-    content = f"{results}{content}" if isinstance(content, str) else [{"type": "text", "text": results}, *content]
-    return replace(asked, messages=[*before, {**last, "content": content}], tools=(), tool_choice=None)
 
 
 class ToolLoop:
