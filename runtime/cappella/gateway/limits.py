@@ -21,7 +21,7 @@ _TEXTS_OF_PIECE = 4096
 _PIECE = re.compile(rb"(?:(?:%b)?+%b){1,%d}+|%b" % (_BETWEEN, _TEXT, _TEXTS_OF_PIECE, _BETWEEN), re.DOTALL)
 """Part of a body: so many texts, with what stands between them. While one is looked at nothing else runs, on whatever thread."""
 _TEXT_OF_PIECE = re.compile(_TEXT, re.DOTALL)
-_TEXTS_PER_VALUE = 2
+TEXTS_PER_VALUE = 2
 """A name and its value; an entry of a list has one at most."""
 _TOKENS = ("prompt", "input", "tokens")
 _INPUTS = ("documents", "query", "queries", "text_1", "text_2", "data_1", "data_2")
@@ -56,13 +56,13 @@ def require_few_objects(body: bytes, limits: Limits) -> None:
     To parse a million of them takes half a second in which nothing else runs, on whatever thread.
     """
     brackets, quotes = body.count(b"[") + body.count(b"{"), body.count(b'"')
-    if brackets <= limits.values and quotes <= 2 * _TEXTS_PER_VALUE * limits.values:
+    if brackets <= limits.values and quotes <= 2 * TEXTS_PER_VALUE * limits.values:
         return
     objects = texts = 0
     for piece in _PIECE.finditer(body):
         bare, count = _TEXT_OF_PIECE.subn(b"", piece[0])
         objects, texts = objects + bare.count(b"[") + bare.count(b"{"), texts + count
-        if objects > limits.values or texts > _TEXTS_PER_VALUE * limits.values:
+        if objects > limits.values or texts > TEXTS_PER_VALUE * limits.values:
             raise _too_many_values(limits)
 
 

@@ -8,6 +8,7 @@ import orjson
 
 from cappella import lenient_json
 from cappella.errors import RequestError
+from cappella.gateway.limits import TEXTS_PER_VALUE
 
 _BEGIN = re.compile(r'\s*\{\s*"requests"\s*:\s*\[')
 _NEXT = re.compile(r"\s*,")
@@ -16,8 +17,6 @@ _SPACE = re.compile(r"\s*")
 
 
 _PART = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?P<closed>"?)|[{}\[\]]', re.DOTALL)
-_TEXTS_PER_VALUE = 2
-"""A name and its value."""
 
 
 class RequestList:
@@ -96,7 +95,7 @@ class RequestList:
                     texts += 1
                     if not part["closed"]:
                         break
-            if objects > self._max_values or texts > _TEXTS_PER_VALUE * self._max_values:
+            if objects > self._max_values or texts > TEXTS_PER_VALUE * self._max_values:
                 message = f"A request has more than {self._max_values} values (server.limits.values)."
                 raise RequestError(message, "requests", "too_large")
         return None
